@@ -1,0 +1,189 @@
+"""Options of the models and of the commands: flat frozen records. The command line is their mirror image."""
+
+import argparse
+import sys
+import tomllib
+import types
+import typing
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used. The message is one line: what, what was found, what was expected."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BertConfig:
+    """The shape of a BERT encoder, under Hugging Face's names."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    layer_norm_eps: float = 1e-12
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    initializer_range: float = 0.02
+    num_labels: int = 2
+    hidden_act: str = "gelu"
+    position_embedding_type: str = "absolute"
+
+    def __post_init__(self):
+        for f in fields(self):
+            value, whole = getattr(self, f.name), f.type is int
+            if whole and (not isinstance(value, int) or value < 1):
+                raise InputError(f"config: {f.name}: found {value!r}, expected a whole number of at least 1")
+            if f.type is float and (not isinstance(value, (int, float)) or value < 0):
+                raise InputError(f"config: {f.name}: found {value!r}, expected a number of at least 0")
+        if self.hidden_size % self.num_attention_heads:
+            raise InputError(
+                f"config: hidden_size {self.hidden_size} does not divide into {self.num_attention_heads} heads"
+            )
+        for name, only in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
+            if getattr(self, name) != only:
+                raise InputError(f"config: {name}: found {getattr(self, name)!r}, only {only!r} is supported")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentConfig(BertConfig):
+    """A spiking student: BERT's shape, and its neurons."""
+
+    v_th: float = 1.0  # firing threshold, in units of the current
+    leak: float = 1.0  # factor on a membrane per time step: 1 is IF, below 1 LIF
+    spikes: str = "binary"  # binary, corrective: rates in [0, 1]; signed: in [-1, 1]
+    feedback: bool = False  # the last encoder's rates return to the embedding neurons
+    feedback_gain: float = 0.1  # scale of a fresh feedback weight
+    activation: str = "spiking"  # "ann": no neurons at all, an ordinary BERT of this size (a baseline)
+    teacher_hidden_size: int | None = None  # outputs of distill_map; None: hidden_size
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.v_th > 0:
+            raise InputError(f"config: v_th: found {self.v_th}, expected a positive threshold")
+        if not 0 < self.leak <= 1:
+            raise InputError(f"config: leak: found {self.leak}, expected above 0 and at most 1")
+        for name, known in (("spikes", ("binary", "corrective", "signed")), ("activation", ("spiking", "ann"))):
+            if getattr(self, name) not in known:
+                raise InputError(f"config: {name}: found {getattr(self, name)!r}, expected one of {', '.join(known)}")
+
+
+def read_config(kind, values, where):
+    """A `kind` (BertConfig or StudentConfig) from a dict; keys that it does not know belong to others."""
+    if "id2label" in values and "num_labels" not in values:
+        values = values | {"num_labels": len(values["id2label"])}
+    known = {f.name: values[f.name] for f in fields(kind) if f.name in values}
+    if missing := [f.name for f in fields(kind) if f.default is MISSING and f.name not in known]:
+        raise InputError(f"{where}: missing {', '.join(missing)}")
+    try:
+        return kind(**known)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def option(help, default=MISSING, *, choices=None):
+    """A field of a record of options: help with the unit, and a default unless it is required."""
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
+class OneLineParser(argparse.ArgumentParser):
+    def error(self, message):
+        print(f"{self.prog}: error: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+def parse(record, argv=None, *, prog, positional=None):
+    """Build `record` from its defaults, then `--config FILE.toml`, then flags: the last one wins."""
+    parser = OneLineParser(
+        prog=prog, description=record.__doc__, argument_default=argparse.SUPPRESS, allow_abbrev=False
+    )
+    parser.add_argument("--config", type=Path, help="TOML file with the same names as the options")
+    for f in fields(record):
+        _add_flag(parser, f, positional == f.name)
+    given = vars(parser.parse_args(argv))
+    path = given.pop("config", None)
+    known = {f.name: f for f in fields(record)}
+    try:
+        from_file = _from_file(path, known) if path else {}
+        given = {n: _convert(known[n], v) for n, v in (from_file | given).items()}
+        if missing := [n for n, f in known.items() if f.default is MISSING and n not in given]:
+            raise InputError(f"missing {', '.join('--' + n.replace('_', '-') for n in missing)}")
+        return record(**given)
+    except InputError as error:
+        parser.error(str(error))
+
+
+def _add_flag(parser, f, is_positional):
+    help, choices = f.metadata["help"].replace("%", "%%"), f.metadata["choices"]
+    if is_positional:
+        parser.add_argument(f.name, nargs="*", help=help)
+        return
+    flag, note = "--" + f.name.replace("_", "-"), "required" if f.default is MISSING else f"default: {_shown(f.default)}"
+    if f.default is MISSING or f.default in (None, (), ""):
+        note = "required" if f.default is MISSING else None
+    text = f"{help} ({note})" if note else help
+    if f.type is bool:
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
+    elif typing.get_origin(f.type) is tuple and typing.get_args(f.type)[0] is Path:
+        parser.add_argument(flag, nargs="+", metavar="FILE", help=text)
+    else:
+        kind = _base(f.type)
+        metavar = {int: "N", float: "X", Path: "PATH"}.get(kind, "A,B,..." if kind is tuple else "NAME")
+        parser.add_argument(flag, metavar="{" + ",".join(choices) + "}" if choices else metavar, help=text)
+
+
+def _shown(value):
+    return ",".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def _base(kind):
+    """int of `int | None`, tuple of `tuple[int, ...]`."""
+    if isinstance(kind, types.UnionType):
+        kind = next(k for k in typing.get_args(kind) if k is not type(None))
+    return typing.get_origin(kind) or kind
+
+
+def _convert(f, value):
+    """`value`, from a flag (text) or a TOML file, as the type of field `f`."""
+    name, kind = "--" + f.name.replace("_", "-"), _base(f.type)
+    try:
+        if kind is bool:
+            if not isinstance(value, bool):
+                raise ValueError
+        elif kind is tuple:
+            element = typing.get_args(f.type)[0]
+            parts = value.split(",") if isinstance(value, str) else value
+            value = tuple(element(p) for p in parts if p != "")
+        elif kind is int and isinstance(value, float):
+            raise ValueError
+        else:
+            value = kind(value)
+    except (TypeError, ValueError):
+        expected = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a list of numbers")
+        raise InputError(f"{name}: found {value!r}, expected {expected}") from None
+    choices = f.metadata["choices"]
+    for v in value if kind is tuple else (value,):
+        if choices and v not in choices:
+            raise InputError(f"{name}: found {v!r}, expected one of {', '.join(choices)}")
+    return value
+
+
+def _from_file(path, known):
+    try:
+        values = {k.replace("-", "_"): v for k, v in tomllib.loads(path.read_text()).items()}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"--config {path}: {getattr(error, 'strerror', None) or error}") from None
+    if unknown := sorted(values.keys() - known.keys()):
+        raise InputError(f"--config {path}: unknown {', '.join(unknown)}; known: {', '.join(known)}")
+    return values
+
+
+def plain(record):
+    """The record as a dict that JSON can hold."""
+    return {
+        k: str(v) if isinstance(v, Path) else [str(x) if isinstance(x, Path) else x for x in v] if isinstance(v, tuple) else v
+        for k, v in asdict(record).items()
+    }

@@ -1,0 +1,246 @@
+"""python -m nanospike.distill: a BERT teacher teaches a spiking student."""
+
+import sys
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from . import __version__
+from .checkpoint import require_empty, write_json
+from .config import InputError, StudentConfig, option, parse
+from .inference import bundled, drive_for, evaluate_student, peak_memory_mb, table, teacher_logits
+from .loss import teacher_layers
+from .models import load_teacher
+from .neuron import SPIKES
+from .report import write_report
+from .simulate import DRIVES
+from .solve import ADJOINT_METHODS
+from .student import init_student, mean_rate
+from .tasks import find_task, read_split, score, training_texts
+from .text import encode, encode_windows, load_tokenizer, read_lines
+from .train import Run, Stage, TrainingOptions, begin, command
+from .tree import leaves
+
+STAGES = ("general", "internal", "prediction")
+MOST_FAILURES = 50  # batches in a row whose equilibrium or adjoint does not converge, before the run is stopped
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distill(TrainingOptions):
+    """Distil a BERT into a spiking student, evaluate it, and save it. Without options: the bundled teacher and text.
+
+    Options that take one value per stage (epochs, learning rate) use a single value for all stages.
+    """
+
+    teacher: Path | None = option("directory of a BERT with a classifier; without one, the bundled teacher", None)
+    task: str = option("GLUE task, such as sst-2; opinions: the bundled text", "opinions")
+    data_dir: Path | None = option("directory of the task's data, or the GLUE directory above it", None)
+    output_dir: Path = option(
+        "directory to write to; must be empty or absent, unless --resume", Path("nanospike-student")
+    )
+    stages: tuple[str, ...] = option(
+        "what to train, in this order: general (hidden states and attention, on --corpus), internal (the same, on the "
+        "task's texts), prediction (logits); without it, internal and prediction, and general first if there is a corpus",
+        (),
+        choices=STAGES,
+    )
+    corpus: tuple[Path, ...] = option("plain text files, a paragraph a line, for the general stage", ())
+    encoders: int = option("encoders of the student; 0: as many as the teacher's", 0)
+    init: str = option("where the student's weights start", "teacher", choices=("teacher", "random"))
+    layer_map: tuple[int, ...] = option("the teacher's layer (from 1) for each of the student's; without it, evenly", ())
+    student: str = option("ann: an ordinary BERT of the same size, as a baseline", "spiking", choices=("spiking", "ann"))
+    feedback: bool = option("feed the last encoder's rates back to the embedding neurons", False)
+    v_th: float = option("firing threshold, in units of the current", 1.0)
+    leak: float = option("membrane's factor per time step: 1 is IF, below 1 LIF", 1.0)
+    spikes: str = option("what a neuron may emit", "binary", choices=SPIKES)
+    epochs: tuple[float, ...] = option("passes over the data, one value or one per stage", (4.0,))
+    learning_rate: tuple[float, ...] = option("peak learning rate of AdamW, one value or one per stage", (5e-4,))
+    hidden: float = option("weight of the hidden states in the loss", 1.0)
+    attention: float = option("weight of the attention scores in the loss", 1.0)
+    logits: float = option("weight of the teacher's logits in the prediction stage", 1.0)
+    labels: float = option("weight of the task's labels in the prediction stage", 0.0)
+    keep_internal: float = option("weight of the internal stage's loss within the prediction stage", 0.0)
+    temperature: float = option("temperature of the logits", 1.0)
+    forward: str = option(
+        "where the loss is taken: at the equilibrium, or at simulated spiking rates (with the same implicit gradient)",
+        "equilibrium",
+        choices=("equilibrium", "spikes"),
+    )
+    drive: str | None = option(
+        "how spiking neurons are driven; without it, differential (leaky neurons: instant)", None, choices=DRIVES
+    )
+    time_steps: tuple[int, ...] = option(
+        "time steps at which the student is evaluated; the largest is that of --forward spikes", (2, 4, 8, 16, 32, 64)
+    )
+    adjoint_solver: str = option("solver of the adjoint system, with feedback", "gmres", choices=ADJOINT_METHODS)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.data_dir is None and self.task != "opinions":
+            raise InputError(f"--data-dir: needed for --task {self.task}")
+        if "general" in self.stages and not self.corpus:
+            raise InputError("--corpus: needed for the stage general")
+        if len(set(self.stages)) < len(self.stages):
+            raise InputError(f"--stages: found {','.join(self.stages)}, expected each stage once")
+        if self.corpus and self.stages and "general" not in self.stages:
+            raise InputError("--corpus: is read by the stage general, which --stages leaves out")
+        for name in ("epochs", "learning_rate"):
+            if len(getattr(self, name)) not in (1, len(self.chosen_stages)):
+                values = len(getattr(self, name))
+                raise InputError(
+                    f"--{name.replace('_', '-')}: found {values} values, expected 1 or one for each stage "
+                    f"({', '.join(self.chosen_stages)})"
+                )
+        if not self.time_steps or min(self.time_steps) < 1:
+            raise InputError(f"--time-steps: found {list(self.time_steps)}, expected whole numbers of at least 1")
+        if self.temperature <= 0:
+            raise InputError(f"--temperature: found {self.temperature}, expected above 0")
+        if self.forward == "spikes" and self.student == "ann":
+            raise InputError("--forward spikes: an ann student has no spikes")
+
+    @property
+    def chosen_stages(self):
+        return self.stages or (STAGES if self.corpus else STAGES[1:])
+
+
+def student_config(options, teacher, task):
+    """The student's configuration as a dict: the teacher's shape, the options' neurons."""
+    shape = asdict(teacher.config) | {
+        "num_hidden_layers": options.encoders or teacher.config.num_hidden_layers,
+        "num_labels": task.num_labels,
+        "teacher_hidden_size": teacher.config.hidden_size,
+    }
+    neurons = {n: getattr(options, n) for n in ("v_th", "leak", "spikes", "feedback")}
+    activation = {"activation": "ann" if options.student == "ann" else "spiking"}
+    return {k: v for k, v in (shape | neurons | activation).items() if k in StudentConfig.__dataclass_fields__}
+
+
+def loss_terms(options, stage):
+    """The weights of loss.distillation in a stage."""
+    if stage != "prediction":
+        return {"hidden": options.hidden, "attention": options.attention, "logits": 0.0, "label_weight": 0.0}
+    return {
+        "hidden": options.hidden * options.keep_internal,
+        "attention": options.attention * options.keep_internal,
+        "logits": options.logits,
+        "label_weight": options.labels,
+    }
+
+
+def gradients(teacher, student, options, stage):
+    """Stage.gradients of the distillation loss."""
+    terms = loss_terms(options, stage) | {"temperature": options.temperature, "layer_map": options.layer_map or None}
+    simulation = None
+    if options.forward == "spikes":
+        simulation = {"time_steps": max(options.time_steps), "drive": options.drive or drive_for(student)}
+    failures = [0]
+
+    def step(batch, seed):
+        inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
+        out, _ = teacher.forward(*inputs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # solves that fail are counted and logged below
+            result = student.gradients(
+                *inputs, out, adjoint_solver=options.adjoint_solver, simulation=simulation,
+                labels=batch.labels if terms["label_weight"] else None, **terms,
+            )  # fmt: skip
+        _count_failures(failures, result)
+        return result.terms, dict(leaves(result.grads)), lambda: notes(result, batch, failures[0])
+
+    return step
+
+
+def _count_failures(failures, result):
+    records = [result.equilibrium] + ([result.adjoint] if result.adjoint else [])
+    bad = [r for r in records if not r.converged]
+    failures[0] = failures[0] + 1 if bad else 0
+    if failures[0] > MOST_FAILURES:
+        raise InputError(f"{failures[0]} batches in a row without convergence: {bad[0].message}")
+
+
+def notes(result, batch, failures):
+    """What a line of the log says about the student's state."""
+    values = {"mean_rate": mean_rate(result.equilibrium, batch.attention_mask)}
+    if result.adjoint is not None:
+        values |= {
+            "equilibrium_sweeps": result.equilibrium.iterations,
+            "equilibrium_residual": result.equilibrium.residual,
+            "adjoint_sweeps": result.adjoint.iterations,
+            "adjoint_residual": result.adjoint.residual,
+            "failed_in_a_row": failures,
+        }
+    return values
+
+
+def main(argv=None):
+    options = parse(Distill, argv, prog="python -m nanospike.distill")
+    began = time.perf_counter()
+    task = find_task(options.task)
+    source = options.teacher or bundled("teacher")
+    data_dir = options.data_dir or bundled("text")
+    teacher = load_teacher(source, options.device)
+    if teacher.config.num_labels != task.num_labels or "classifier" not in teacher.tree:
+        have = teacher.config.num_labels if "classifier" in teacher.tree else "no"
+        raise InputError(f"--teacher {source}: has {have} labels, {task.name} needs {task.num_labels}; run finetune first")
+    encoders = options.encoders or teacher.config.num_hidden_layers
+    teacher_layers(encoders, teacher.config.num_hidden_layers, options.layer_map)
+    tokenizer = load_tokenizer(source)
+    texts, dev = training_texts(task, data_dir), read_split(task, data_dir, "dev")
+    if options.labels and texts.labels is None:
+        raise InputError(f"--labels: the training texts of {task.name} have no labels")
+    paragraphs = read_lines(options.corpus) if "general" in options.chosen_stages else []
+    if not options.resume:
+        require_empty(options.output_dir)
+    student = init_student(
+        student_config(options, teacher, task),
+        teacher if options.init == "teacher" else None,
+        options.seed,
+        options.device,
+        layer_map=options.layer_map or None,
+    )
+    student.directory = source
+    student.raw_config = {"id2label": task.id2label, "nanospike_version": __version__}
+    begin(options)
+    length = min(options.max_length, teacher.config.max_position_embeddings)
+    task_data = encode(tokenizer, texts.texts, length, texts.labels)
+    dev_data = encode(tokenizer, dev.texts, length, dev.labels)
+    data = {"internal": task_data, "prediction": task_data}
+    if paragraphs:
+        data["general"] = encode_windows(tokenizer, paragraphs, length)
+    run = Run(options, student.parameters())
+    summary = run.train(stages_of(options, teacher, student, data))
+    student.save(options.output_dir)
+    results = evaluate(options, teacher, student, task, dev_data)
+    results |= {"training": summary, "total_seconds": round(time.perf_counter() - began, 1)}
+    write_json(options.output_dir / "train_results.json", summary | {"peak_memory_mb": peak_memory_mb()})
+    write_json(options.output_dir / "eval_results.json", results)
+    write_report(options.output_dir, results)
+    print(table(results))
+    print(f"{results['total_seconds']:.0f} s, {results['peak_memory_mb']:.0f} MB; saved in {options.output_dir}")
+
+
+def stages_of(options, teacher, student, data):
+    def pick(values, i):
+        return values[i] if len(values) > 1 else values[0]
+
+    return [
+        Stage(
+            name,
+            data[name],
+            gradients(teacher, student, options, name),
+            pick(options.epochs, i),
+            pick(options.learning_rate, i),
+        )
+        for i, name in enumerate(options.chosen_stages)
+    ]
+
+
+def evaluate(options, teacher, student, task, dev_data):
+    print("evaluating at equilibrium and spike by spike ...", file=sys.stderr)
+    results = evaluate_student(student, task, dev_data, options.time_steps, drive=options.drive)
+    return {"teacher": score(task, teacher_logits(teacher, dev_data), dev_data.labels)} | results
+
+
+if __name__ == "__main__":
+    command(lambda: main(sys.argv[1:]))

@@ -1,0 +1,90 @@
+"""python -m nanospike.evaluate: score a student at equilibrium and spike by spike."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from .checkpoint import require_empty, write_json
+from .config import InputError, option, parse
+from .inference import bundled, evaluate_student, table, teacher_logits
+from .models import load_teacher
+from .neuron import SPIKES
+from .simulate import DRIVES
+from .student import load_student
+from .tasks import find_task, read_split, score
+from .text import encode, load_tokenizer
+from .train import command
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Score a spiking student on a task: at equilibrium, and spike by spike at several numbers of time steps."""
+
+    model: Path | None = option("directory of a student; without one, the bundled student", None)
+    teacher: Path | None = option("directory of its teacher, to be scored on the same data", None)
+    task: str = option("GLUE task, such as sst-2; opinions: the bundled text", "opinions")
+    data_dir: Path | None = option("directory of the task's data, or the GLUE directory above it", None)
+    split: str = option("which labelled file: dev or train", "dev", choices=("dev", "train"))
+    time_steps: tuple[int, ...] = option("time steps at which it is scored", (2, 4, 8, 16, 32, 64))
+    drive: str | None = option("how neurons are driven; without it, differential (leaky: instant)", None, choices=DRIVES)
+    spikes: str | None = option("what a neuron may emit; without it, what the student was trained for", None, choices=SPIKES)
+    initial: float = option("membranes at the start, as a fraction of the threshold", 0.5)
+    max_length: int = option("word pieces per text; longer ones are cut", 128)
+    batch_size: int = option("examples at a time", 64)
+    output_dir: Path | None = option("directory for eval_results.json; must be empty or absent", None)
+    seed: int = option("accepted for uniformity: evaluation draws no random numbers", 0)
+    device: str = option("where to compute", "cpu", choices=("cpu", "cuda"))
+
+    def __post_init__(self):
+        if self.data_dir is None and self.task != "opinions":
+            raise InputError(f"--data-dir: needed for --task {self.task}")
+        if not self.time_steps or min(self.time_steps) < 1:
+            raise InputError(f"--time-steps: found {list(self.time_steps)}, expected whole numbers of at least 1")
+        for name, least in (("batch_size", 1), ("max_length", 3)):
+            if getattr(self, name) < least:
+                raise InputError(f"--{name.replace('_', '-')}: found {getattr(self, name)}, expected at least {least}")
+
+
+def main(argv=None):
+    options = parse(Evaluate, argv, prog="python -m nanospike.evaluate")
+    task, source = find_task(options.task), options.model or bundled("student")
+    student = load_student(source, options.device)
+    if student.config.num_labels != task.num_labels:
+        found = student.config.num_labels
+        raise InputError(f"--model {source}: has {found} labels, {task.name} needs {task.num_labels}")
+    examples = read_split(task, options.data_dir or bundled("text"), options.split)
+    if options.output_dir:
+        require_empty(options.output_dir)
+    length = min(options.max_length, student.config.max_position_embeddings)
+    data = encode(load_tokenizer(source), examples.texts, length, examples.labels)
+    results = evaluate_student(
+        student,
+        task,
+        data,
+        options.time_steps,
+        drive=options.drive,
+        spikes=options.spikes,
+        initial=options.initial,
+        batch_size=options.batch_size,
+    )
+    results = {"teacher": _teacher_score(options, task, examples, length)} | results
+    if options.output_dir:
+        options.output_dir.mkdir(parents=True, exist_ok=True)
+        write_json(options.output_dir / "eval_results.json", results)
+    print(table(results))
+    print(f"{results['seconds']:.0f} s, {results['peak_memory_mb']:.0f} MB")
+
+
+def _teacher_score(options, task, examples, length):
+    if options.teacher is None:
+        return None
+    teacher = load_teacher(options.teacher, options.device)
+    if "classifier" not in teacher.tree or teacher.config.num_labels != task.num_labels:
+        raise InputError(f"--teacher {options.teacher}: no classifier with the {task.num_labels} labels of {task.name}")
+    length = min(length, teacher.config.max_position_embeddings)
+    data = encode(load_tokenizer(options.teacher), examples.texts, length, examples.labels)
+    return score(task, teacher_logits(teacher, data), data.labels)
+
+
+if __name__ == "__main__":
+    command(lambda: main(sys.argv[1:]))

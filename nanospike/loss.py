@@ -1,0 +1,145 @@
+"""The distillation losses, each with its vjp.
+
+Axes: B examples, L tokens, D student width, E teacher width, H heads, C labels. Padding is left out, not zero-filled.
+"""
+
+from . import ops
+from .backend import namespace
+from .config import InputError
+from .tree import child
+
+
+def hidden_loss(a, target, attention_mask, distill_map):
+    """Mean over real tokens and width of (a W_td^T + b_td - target)^2.   a (B, L, D), target (B, L, E)
+
+    vjp(cotangent, grads=None) -> da; grads is that of distill_map.
+    """
+    mapped, map_vjp = ops.linear(a, **distill_map)
+    real = attention_mask.astype(mapped.dtype)[:, :, None]
+    difference = (mapped - target) * real
+    count = real.sum() * target.shape[-1]
+
+    def vjp(cotangent, grads=None):
+        return map_vjp(difference * (2 * cotangent / count), grads)
+
+    return (difference * difference).sum() / count, vjp
+
+
+def attention_loss(scores, target, attention_mask):
+    """Mean over heads and pairs of real tokens of (S - target)^2.   (B, H, L, L);  vjp(cotangent) -> dS"""
+    if scores.shape[1] != target.shape[1]:
+        raise InputError(
+            f"attention loss: student has {scores.shape[1]} heads, teacher {target.shape[1]}; set its weight to 0"
+        )
+    real = attention_mask.astype(scores.dtype)
+    pairs = (real[:, :, None] * real[:, None, :])[:, None]
+    difference = (scores - target) * pairs
+    count = pairs.sum() * scores.shape[1]
+    return (difference * difference).sum() / count, lambda cotangent: difference * (2 * cotangent / count)
+
+
+def logits_loss(logits, target, temperature=1.0):
+    """Mean over the batch of -sum_c softmax(target / T)_c log_softmax(logits / T)_c.   (B, C);  vjp -> dlogits
+
+    With one output the model is a regression: squared error instead.
+    """
+    if logits.shape[1] == 1:
+        return squared_error(logits, target[:, 0])
+    wanted, _ = ops.softmax(target / temperature)
+    log_given = _log_softmax(logits / temperature)
+    scale = 1 / (logits.shape[0] * temperature)
+    slope = namespace(logits).exp(log_given) - wanted
+    return -(wanted * log_given).sum() / logits.shape[0], lambda cotangent: slope * (cotangent * scale)
+
+
+def label_loss(logits, labels):
+    """Mean cross-entropy of logits (B, C) and int labels (B,); with C = 1 mean squared error. vjp -> dlogits"""
+    if logits.shape[1] == 1:
+        return squared_error(logits, labels.astype(logits.dtype))
+    xp = namespace(logits, labels)
+    one_hot = (labels[:, None] == xp.arange(logits.shape[1])).astype(logits.dtype)
+    log_given = _log_softmax(logits)
+    slope = (xp.exp(log_given) - one_hot) / logits.shape[0]
+    return -(one_hot * log_given).sum() / logits.shape[0], lambda cotangent: slope * cotangent
+
+
+def squared_error(logits, target):
+    """Mean squared error of logits (B, 1) and target (B,)."""
+    difference = logits - target[:, None]
+    scale = 2 / logits.shape[0]
+    return (difference * difference).sum() / logits.shape[0], lambda cotangent: difference * (cotangent * scale)
+
+
+def _log_softmax(x):
+    shifted = x - x.max(axis=-1, keepdims=True)
+    return shifted - namespace(x).log(namespace(x).exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def teacher_layers(encoders, teacher_encoders, layer_map=None):
+    """The teacher's layer for each of the student's 0..N; 0 is the embedding.
+
+    layer_map: N layers (1..M) for the student's 1..N, or N+1 with the embedding's first; None: l M / N.
+    """
+    if layer_map is None or len(layer_map) == 0:
+        if teacher_encoders % encoders:
+            raise InputError(
+                f"layer map: {encoders} encoders do not divide the teacher's {teacher_encoders}; give --layer-map with "
+                f"{encoders} of its layers"
+            )
+        return [i * teacher_encoders // encoders for i in range(encoders + 1)]
+    layers = [int(i) for i in layer_map]
+    layers = layers if len(layers) == encoders + 1 else [0, *layers]
+    if len(layers) != encoders + 1 or not all(0 <= i <= teacher_encoders for i in layers):
+        raise InputError(
+            f"layer map: found {list(layer_map)}, expected {encoders} layers between 1 and {teacher_encoders}"
+        )
+    if 0 in layers[1:]:
+        raise InputError(f"layer map: found {list(layer_map)}; layer 0, the embedding, has no attention scores")
+    return layers
+
+
+def _depth(teacher_out, otherwise):
+    """The teacher's number of encoders, from whichever of its parts is there."""
+    if teacher_out.attention_scores is not None:
+        return len(teacher_out.attention_scores)
+    return len(teacher_out.hidden_states) - 1 if teacher_out.hidden_states is not None else otherwise
+
+
+def distillation(
+    hidden_states, scores, student_logits, teacher_out, attention_mask, distill_map, *, hidden=1.0, attention=1.0,
+    logits=1.0, labels=None, label_weight=1.0, temperature=1.0, layer_map=None,
+):  # fmt: skip
+    """The weighted sum of the distillation terms. A term whose teacher part is None or whose weight is 0 is left out.
+
+    Returns (terms, vjp): terms is {name: 0-d array}, already weighted, whose sum is the loss; vjp(grads) ->
+    (dhidden, dscores, dlogits), lists with None where nothing flows, and adds distill_map's gradient to its tree.
+    """
+    terms, hidden_vjps, score_vjps, logit_vjps = {}, {}, {}, []
+    if hidden or attention:
+        layers = teacher_layers(len(scores), _depth(teacher_out, len(scores)), layer_map)
+    if hidden and teacher_out.hidden_states is not None:
+        for i, a in enumerate(hidden_states):
+            value, hidden_vjps[i] = hidden_loss(a, teacher_out.hidden_states[layers[i]], attention_mask, distill_map)
+            terms["hidden"] = terms.get("hidden", 0) + hidden * value
+    if attention and teacher_out.attention_scores is not None:
+        for i, s in enumerate(scores):
+            value, score_vjps[i] = attention_loss(s, teacher_out.attention_scores[layers[i + 1] - 1], attention_mask)
+            terms["attention"] = terms.get("attention", 0) + attention * value
+    if logits and teacher_out.logits is not None:
+        value, vjp = logits_loss(student_logits, teacher_out.logits, temperature)
+        terms["logits"], logit_vjps = logits * value, [(vjp, logits)]
+    if labels is not None and label_weight:
+        value, vjp = label_loss(student_logits, labels)
+        terms["labels"] = label_weight * value
+        logit_vjps.append((vjp, label_weight))
+
+    def vjp(grads=None):
+        dhidden = [
+            hidden_vjps[i](hidden, child(grads, "distill_map")) if i in hidden_vjps else None
+            for i in range(len(hidden_states))
+        ]
+        dscores = [score_vjps[i](attention) if i in score_vjps else None for i in range(len(scores))]
+        dlogits = sum((v(w) for v, w in logit_vjps[1:]), logit_vjps[0][0](logit_vjps[0][1])) if logit_vjps else None
+        return dhidden, dscores, dlogits
+
+    return terms, vjp

@@ -1,0 +1,60 @@
+"""Spiking neurons: the rate at which one settles (with its vjp) and the membrane step that gets it there.
+
+Units: currents and membranes in units in which the threshold is `v_th`; a rate is spikes per time step.
+"""
+
+from .backend import namespace
+
+SPIKES = ("binary", "corrective", "signed")
+
+
+def rate(current, v_th=1.0, spikes="binary"):
+    """Equilibrium rate of an integrate-and-fire neuron with soft reset: clip(I / v_th, low, 1).
+
+    `low` is 0, or -1 with signed spikes. Any shape. The slope is that of the open interval: 0 where the clip
+    holds. A leaky neuron (LIF) has the same equilibrium for its leak-weighted rate (Xiao et al. 2021, IDE).
+    """
+    xp = namespace(current)
+    low = -1 if spikes == "signed" else 0
+    drive = current if v_th == 1 else current / v_th
+    inside = (drive > low) & (drive < 1)
+
+    def vjp(dy):
+        dx = dy * inside
+        if v_th != 1:
+            dx /= v_th
+        return dx
+
+    return xp.clip(drive, low, 1), vjp
+
+
+def lower_threshold(v_th, initial):
+    """Membrane at or below which a negative spike may be emitted: as far below the start as v_th is above it."""
+    return (2 * initial - 1) * v_th
+
+
+def spike(membrane, count, *, v_th, spikes, lower):
+    """Spikes of one time step, -1, 0 or 1, from membranes that have received their current.
+
+    `membrane` and `count` (the sum of a neuron's spikes so far) have the same shape; neither is changed. A
+    corrective neuron emits -1 only if its count is above 0, so that its rate stays in [0, 1].
+    """
+    emitted = (membrane >= v_th).astype(membrane.dtype)
+    if spikes == "corrective":
+        emitted -= (membrane <= lower) & (count > 0)
+    elif spikes == "signed":
+        emitted -= membrane <= lower
+    return emitted
+
+
+def membrane_step(membrane, current, count, *, v_th=1.0, leak=1.0, spikes="binary", lower=0.0):
+    """One time step, in place on `membrane`: leak, receive `current`, spike, soft reset. Returns the spikes.
+
+    u <- leak u + I;  s = spike(u);  u <- u - v_th s.   `leak` 1 is IF, below 1 LIF.
+    """
+    if leak != 1:
+        membrane *= leak
+    membrane += current
+    emitted = spike(membrane, count, v_th=v_th, spikes=spikes, lower=lower)
+    membrane -= emitted if v_th == 1 else v_th * emitted
+    return emitted

@@ -1,0 +1,96 @@
+"""AdamW on {name: array}, in place; learning-rate schedule; gradient clipping.
+
+A gradient that is a RowSum touches only the rows of the batch: value, moments and weight decay of the others
+stay as they are (so no moment decays into denormals, and a table of 30 k rows costs what the batch costs).
+"""
+
+import math
+
+from .backend import namespace
+from .tree import RowSum
+
+CHUNK = 32768  # elements updated at a time, so that the passes of one update stay in a core's cache
+
+
+class Diverged(RuntimeError):
+    """A gradient is not finite; nothing was updated."""
+
+
+def linear_schedule(step, total, warmup):
+    """Factor on the learning rate at `step` (from 0): up over `warmup` steps, then down to 0 at `total`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return max(0.0, (total - step) / max(1, total - warmup))
+
+
+def global_norm(grads):
+    """Euclidean norm of all gradients of {name: array or RowSum}, a float."""
+    total = 0.0
+    for g in grads.values():
+        g = (g.rows()[1] if isinstance(g, RowSum) else g).reshape(-1)
+        total += float(g @ g)
+    return math.sqrt(total) if total >= 0 else math.nan
+
+
+def decays(name):
+    """Weight decay is for matrices: not for biases, LayerNorm or single numbers (as BERT was trained)."""
+    return name.endswith("weight") and "LayerNorm" not in name
+
+
+class AdamW:
+    """Loshchilov & Hutter 2019 (arXiv 1711.05101), decoupled weight decay, bias-corrected.
+
+    State: `step`, and moments {name: (mean, mean of squares)} of the shapes of the parameters.
+    """
+
+    def __init__(self, parameters, *, weight_decay=0.01, betas=(0.9, 0.999), eps=1e-8):
+        self.parameters, self.weight_decay, self.betas, self.eps = parameters, weight_decay, betas, eps
+        self.step = 0
+        self.moments = {n: (p * 0, p * 0) for n, p in parameters.items()}
+
+    def update(self, grads, learning_rate, max_norm=None):
+        """One step on {name: array or RowSum}; returns the gradients' norm before clipping.
+
+        Raises Diverged, and changes nothing, if the norm is not finite.
+        """
+        norm = global_norm(grads)
+        if not math.isfinite(norm):
+            raise Diverged(f"gradient norm is {norm} at update {self.step + 1}; lower --learning-rate")
+        clip = min(1.0, max_norm / norm) if max_norm and norm > 0 else 1.0
+        self.step += 1
+        for name, g in grads.items():
+            parameter, (mean, square) = self.parameters[name], self.moments[name]
+            decay = learning_rate * self.weight_decay if decays(name) else 0.0
+            if isinstance(g, RowSum):
+                rows, g = g.rows()
+                part = [parameter[rows], mean[rows], square[rows]]
+                self._move(*part, g, clip, learning_rate, decay)
+                parameter[rows], mean[rows], square[rows] = part
+            else:
+                self._move(parameter, mean, square, g, clip, learning_rate, decay)
+        return norm
+
+    def _move(self, parameter, mean, square, g, clip, learning_rate, decay):
+        xp = namespace(parameter, g)
+        b1, b2 = self.betas
+        rate = learning_rate * math.sqrt(1 - b2**self.step) / (1 - b1**self.step)
+        eps = self.eps * math.sqrt(1 - b2**self.step)
+        flat = [a.reshape(-1) for a in (parameter, mean, square, g)]  # views: all are contiguous
+        scratch = xp.empty(min(CHUNK, g.size), g.dtype)
+        for start in range(0, g.size, CHUNK):
+            p, m, v, d = (a[start : start + CHUNK] for a in flat)
+            t = scratch[: p.size]
+            xp.multiply(d, (1 - b1) * clip, out=t)
+            m *= b1
+            m += t
+            xp.multiply(d, d, out=t)
+            t *= (1 - b2) * clip * clip
+            v *= b2
+            v += t
+            xp.sqrt(v, out=t)
+            t += eps
+            xp.divide(m, t, out=t)
+            t *= rate
+            if decay:
+                p *= 1 - decay
+            p -= t

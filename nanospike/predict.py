@@ -1,0 +1,49 @@
+"""python -m nanospike.predict: label texts with a spiking student."""
+
+import json
+import sys
+import types
+from dataclasses import dataclass
+from pathlib import Path
+
+from .config import InputError, option, parse
+from .inference import PREDICT_STEPS, bundled, predict
+from .train import command
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Label texts, spike by spike. Prints one line per text: label, score, text (tab-separated)."""
+
+    texts: tuple[str, ...] = option("texts to label; without any, the lines of standard input", ())
+    model: Path | None = option("directory of a student; without one, the bundled student", None)
+    time_steps: int = option("time steps that the network runs", PREDICT_STEPS)
+    json: bool = option("print one JSON object per text instead", False)
+    seed: int = option("accepted for uniformity: prediction draws no random numbers", 0)
+    device: str = option("where to compute", "cpu", choices=("cpu", "cuda"))
+
+
+def main(argv=None):
+    options = parse(Predict, argv, prog="python -m nanospike.predict", positional="texts")
+    texts = list(options.texts) or [line.rstrip("\n") for line in sys.stdin]
+    if not any(t.strip() for t in texts):
+        raise InputError("no text given: expected texts as arguments, or lines on standard input")
+    model = options.model or bundled("student")
+    for text, answer in zip(texts, predict(model, texts, options.time_steps, options.device)):
+        if options.json:
+            print(json.dumps({"text": text} | answer, ensure_ascii=False))
+        else:
+            label = "-" if answer["label"] is None else answer["label"]
+            print(f"{label}\t{answer['score']:.4f}\t{text}")
+
+
+class _CallableModule(types.ModuleType):
+    """Importing this module binds it over the function nanospike.predict: so it can be called like it."""
+
+    __call__ = staticmethod(predict)
+
+
+sys.modules[__name__].__class__ = _CallableModule
+
+if __name__ == "__main__":
+    command(lambda: main(sys.argv[1:]))

@@ -1,0 +1,3 @@
+"""report.html: what a run gave, as one page with inline SVG and nothing fetched."""
+def write_report(directory, results):
+    pass

@@ -1,0 +1,220 @@
+"""The spiking student as an object: make or load it, settle it, differentiate it, run it spike by spike, save it."""
+
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import loss, spiking_bert
+from .backend import float_dtype, library, to_device
+from .checkpoint import fit_tensors, placed, read_json, read_model_tensors, write_model
+from .config import InputError, StudentConfig, read_config
+from .models import checked_inputs
+from .simulate import Neurons, simulate
+from .tree import dense_gradients, leaves, nest
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """terms: {name: 0-d array}, weighted; their sum is the loss. grads: nested, embedding tables as RowSum.
+
+    adjoint: the solve.Solution of the feedback's adjoint system, None without feedback.
+    """
+
+    terms: dict
+    grads: dict
+    equilibrium: Any
+    adjoint: Any
+
+
+class Student:
+    """A spiking BERT. config: a StudentConfig; directory: where its tokenizer is, if anywhere."""
+
+    def __init__(self, config, tree, device="cpu", directory=None, raw_config=None):
+        self.config, self.tree, self.device, self.directory = config, tree, device, directory
+        self.raw_config = raw_config or {}
+
+    def parameters(self):
+        """{name: the live array}: writing into one changes the model."""
+        return dict(leaves(self.tree))
+
+    def save(self, directory, dtype=None):
+        """Write config.json, model.safetensors and the tokenizer; dtype "float16" halves the file."""
+        config = self.raw_config | asdict(self.config) | {"model_type": "nanospike"}
+        write_model(directory, config, self.parameters(), self.directory, dtype)
+
+    def equilibrium(self, input_ids, attention_mask=None, token_type_ids=None):
+        """The spiking_bert.Equilibrium of ids (B, L). A loop that does not settle is a warning, and its record says so."""
+        result, _ = spiking_bert.solve(self._network(*self._checked(input_ids, attention_mask, token_type_ids)))
+        _warn_unless(result)
+        return result
+
+    def distill_gradients(
+        self, input_ids, attention_mask, teacher_out, token_type_ids=None, hidden=1.0, attention=1.0, logits=1.0,
+        labels=None, temperature=1.0, layer_map=None,
+    ):  # fmt: skip
+        """(loss, {name: gradient}) of loss.distillation, exact at the equilibrium. Changes nothing.
+
+        teacher_out: hidden_states (M+1 of (B, L, E)), attention_scores (M of (B, H, L, L)), logits (B, C), each or None.
+        labels (B,) int. layer_map: see loss.teacher_layers.
+        """
+        inputs = self._checked(input_ids, attention_mask, token_type_ids)
+        result = self.gradients(
+            *inputs, teacher_out, hidden=hidden, attention=attention, logits=logits, labels=labels,
+            temperature=temperature, layer_map=layer_map,
+        )  # fmt: skip
+        return float(sum(result.terms.values())), dense_gradients(result.grads, self.parameters())
+
+    def gradients(
+        self, input_ids, attention_mask, token_type_ids, teacher_out, *, adjoint_solver="gmres", simulation=None, **terms
+    ):
+        """Gradients of the distillation loss, for inputs that are known to be right; terms: those of loss.distillation.
+
+        simulation: options of `simulate`; then the loss is taken at simulated ASRs, and its cotangents are pulled
+        back through the equilibrium (the published procedure's gradient).
+        """
+        network = self._network(input_ids, attention_mask, token_type_ids)
+        equilibrium, pull_back = spiking_bert.solve(network)
+        _warn_unless(equilibrium)
+        states = (equilibrium.hidden_states, equilibrium.attention_scores, equilibrium.logits)
+        if simulation is not None:
+            states = self._states_at(network, self._simulate(network, **simulation).rates)
+        values, loss_vjp = loss.distillation(
+            *states, teacher_out, attention_mask, self.tree["distill_map"], **terms
+        )
+        grads = {}
+        adjoint = pull_back(*loss_vjp(grads), grads, adjoint_solver)
+        if adjoint is not None:
+            _warn_unless(adjoint)
+        return Gradients(values, grads, equilibrium, adjoint)
+
+    def simulate(
+        self, input_ids, attention_mask=None, token_type_ids=None, time_steps=64, drive="differential", spikes=None,
+        initial=None, record=(8, 16, 32, 64),
+    ):  # fmt: skip
+        """Run `time_steps` steps spike by spike: a simulate.Simulation.
+
+        spikes: "binary", "corrective", "signed" (None: the config's); initial: membranes at the start as a fraction
+        of v_th (None: 0.5); record: time steps whose logits are kept, besides the last.
+        """
+        network = self._network(*self._checked(input_ids, attention_mask, token_type_ids))
+        return self._simulate(network, time_steps, drive, spikes, initial, record)
+
+    def _simulate(self, network, time_steps, drive="differential", spikes=None, initial=None, record=()):
+        config = self.config
+        if config.activation == "ann":
+            raise InputError("simulate: this student is an ordinary BERT (activation ann): it has no spikes")
+        neurons = Neurons(
+            drive=drive,
+            v_th=config.v_th,
+            leak=config.leak,
+            spikes=spikes or config.spikes,
+            initial=0.5 if initial is None else initial,
+        )
+        return simulate(
+            network.sweep,
+            lambda rates: network.classify(rates)[0],
+            network.mask,
+            neurons,
+            last=f"encoder.{config.num_hidden_layers - 1}.output",
+            time_steps=time_steps,
+            record=record,
+            feedback=config.feedback,
+        )
+
+    @staticmethod
+    def _states_at(network, rates):
+        """(hidden states, attention scores, logits) with every population held at `rates`."""
+        trace = network.sweep(lambda population, current: (rates[population], None))
+        return trace.hidden_states, trace.attention_scores, network.classify(trace.hidden_states[-1])[0]
+
+    def _network(self, *inputs):
+        return spiking_bert.Network.on(self.tree, self.config, *inputs)
+
+    def _checked(self, input_ids, attention_mask, token_type_ids):
+        return checked_inputs(self.config, library(self.device), input_ids, attention_mask, token_type_ids)
+
+
+def _warn_unless(solution):
+    if not solution.converged:
+        warnings.warn(solution.message, RuntimeWarning, stacklevel=3)
+
+
+def mean_rate(equilibrium, attention_mask):
+    """Mean firing rate over all neurons of real tokens, a float: spikes per neuron and time step."""
+    spikes = neurons = 0.0
+    for rates in equilibrium.rates.values():
+        spikes += float((abs(rates).sum(axis=2) * attention_mask).sum())
+        neurons += float(attention_mask.sum()) * rates.shape[2]
+    return spikes / neurons
+
+
+def load_student(directory, device="cpu", dtype="float32"):
+    """The student that `python -m nanospike.distill` wrote to `directory`. InputError names what does not fit."""
+    directory, kind = Path(directory), float_dtype(dtype)
+    library(device)
+    raw = read_json(directory / "config.json")
+    if raw.get("model_type") != "nanospike":
+        found = raw.get("model_type")
+        raise InputError(f"{directory / 'config.json'}: model_type: found {found!r}, expected 'nanospike' (a student)")
+    config = read_config(StudentConfig, raw, directory / "config.json")
+    shapes = spiking_bert.parameter_shapes(config)
+    tensors = fit_tensors(read_model_tensors(directory), shapes, (), directory)
+    return Student(config, nest(placed(tensors, device, kind)), device, directory, raw)
+
+
+def init_student(config, teacher=None, seed=0, device="cpu", dtype="float32", layer_map=None):
+    """A fresh student. config: a dict with BERT's keys and those of StudentConfig.
+
+    With a teacher it starts from the teacher's embeddings and layers (encoder l from layer l M / N, or layer_map's);
+    the sizes must agree. Without one, from normal numbers of initializer_range, as BERT does. distill_map starts as the
+    identity, feedback as a random orthogonal-like matrix of gain feedback_gain.
+    """
+    kind = float_dtype(dtype)
+    settings = read_config(StudentConfig, dict(config), "student config")
+    rng = np.random.default_rng(seed)
+    tensors = {
+        name: _fresh(name, shape, settings, rng) for name, shape in spiking_bert.parameter_shapes(settings).items()
+    }
+    if teacher is not None:
+        tensors |= _from_teacher(settings, teacher, layer_map)
+    tree = nest(placed(tensors, device, kind))
+    return Student(settings, tree, device, teacher.directory if teacher is not None else None, {})
+
+
+def _fresh(name, shape, config, rng):
+    if name == "distill_map.weight":
+        return np.eye(*shape)
+    if name == "feedback.weight":
+        return config.feedback_gain * rng.standard_normal(shape) / np.sqrt(shape[1])
+    if name.endswith("bias"):
+        return np.zeros(shape)
+    return np.ones(shape) if "LayerNorm" in name else config.initializer_range * rng.standard_normal(shape)
+
+
+def _from_teacher(config, teacher, layer_map):
+    """The teacher's tensors that a student of this config starts from, under the student's names."""
+    theirs = teacher.config
+    for name in ("hidden_size", "intermediate_size", "vocab_size", "num_attention_heads"):
+        if getattr(config, name) != getattr(theirs, name):
+            raise InputError(
+                f"init from teacher: {name}: student {getattr(config, name)}, teacher {getattr(theirs, name)}; "
+                "use --init random"
+            )
+    layers = loss.teacher_layers(config.num_hidden_layers, theirs.num_hidden_layers, layer_map)
+    tensors = {}
+    for name, value in teacher.parameters().items():
+        if name.startswith("embeddings."):
+            tensors[name] = value
+        for i, layer in enumerate(layers[1:]):
+            if name.startswith(f"encoder.layer.{layer - 1}."):
+                tensors[name.replace(f"layer.{layer - 1}.", f"layer.{i}.", 1)] = value
+    positions = "embeddings.position_embeddings.weight"
+    tensors[positions] = tensors[positions][: config.max_position_embeddings]
+    segments = "embeddings.token_type_embeddings.weight"
+    tensors[segments] = tensors[segments][: config.type_vocab_size]
+    if "pooler" not in teacher.tree and "classifier" in teacher.tree and theirs.num_labels == config.num_labels:
+        tensors |= {n: v for n, v in teacher.parameters().items() if n.startswith("classifier.")}
+    return {n: to_device(v, "cpu") for n, v in tensors.items()}

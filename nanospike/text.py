@@ -1,0 +1,165 @@
+"""Tokenizing, and batches of similar length with dynamic padding."""
+
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .backend import to_device
+from .checkpoint import read_json
+from .config import InputError
+
+POOL = 50  # batches whose examples are sorted by length together
+
+
+def load_tokenizer(directory):
+    """The `tokenizers.Tokenizer` of a Hugging Face directory: tokenizer.json, or a BERT one made of vocab.txt."""
+    from tokenizers import Tokenizer
+
+    directory = Path(directory)
+    path = directory / "tokenizer.json"
+    if path.exists():
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises plain Exception
+            raise InputError(f"{path}: not a tokenizer: {error}") from None
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
+    if not (directory / "vocab.txt").exists():
+        raise InputError(f"{directory}: found neither tokenizer.json nor vocab.txt")
+    return _from_vocabulary(directory)
+
+
+def _from_vocabulary(directory):
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    path = directory / "vocab.txt"
+    vocabulary = {p: i for i, p in enumerate(path.read_text(encoding="utf-8").rstrip("\n").split("\n"))}
+    if missing := [t for t in ("[UNK]", "[CLS]", "[SEP]") if t not in vocabulary]:
+        raise InputError(f"{path}: no {', '.join(missing)}")
+    settings = directory / "tokenizer_config.json"
+    lower = read_json(settings).get("do_lower_case", True) if settings.exists() else True
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = bert_template(vocabulary)
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def bert_template(vocabulary):
+    """[CLS] text [SEP], or [CLS] text [SEP] pair [SEP] with segment ids 0 and 1."""
+    from tokenizers import processors
+
+    return processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(t, vocabulary[t]) for t in ("[CLS]", "[SEP]")],
+    )
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of examples, without padding: ids and types are lists of int64 arrays (L,); labels (n,) or None."""
+
+    ids: list
+    types: list
+    labels: np.ndarray | None = None
+
+    def __len__(self):
+        return len(self.ids)
+
+
+def encode(tokenizer, texts, max_length, labels=None):
+    """Encode texts, each a string or a pair of strings. Longer ones are cut to max_length pieces, with one warning."""
+    tokenizer.no_truncation()
+    pieces = tokenizer.encode_batch([t if isinstance(t, str) else tuple(t) for t in texts])
+    too_long = [i for i, p in enumerate(pieces) if len(p.ids) > max_length]
+    if too_long:
+        warnings.warn(
+            f"{len(too_long)} of {len(pieces)} texts are longer than {max_length} word pieces and were cut", stacklevel=2
+        )
+        tokenizer.enable_truncation(max_length)
+        for i in too_long:
+            pieces[i] = tokenizer.encode_batch([texts[i] if isinstance(texts[i], str) else tuple(texts[i])])[0]
+        tokenizer.no_truncation()
+    ids = [np.array(p.ids, np.int64) for p in pieces]
+    return Encoded(ids, [np.array(p.type_ids, np.int64) for p in pieces], labels)
+
+
+def encode_windows(tokenizer, paragraphs, max_length):
+    """Running text in windows of at most max_length pieces, [CLS] and [SEP] around each; nothing is cut off."""
+    first, last = (tokenizer.token_to_id(t) for t in ("[CLS]", "[SEP]"))
+    windows = []
+    for pieces in tokenizer.encode_batch(paragraphs, add_special_tokens=False):
+        for start in range(0, len(pieces.ids), max_length - 2):
+            windows.append(np.array([first, *pieces.ids[start : start + max_length - 2], last], np.int64))
+    return Encoded(windows, [ids * 0 for ids in windows])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """input_ids, attention_mask, token_type_ids (B, L) int64 and labels (B,) or None on one device; index (B,) on the host."""
+
+    input_ids: object
+    attention_mask: object
+    token_type_ids: object
+    labels: object
+    index: np.ndarray
+
+
+def collate(encoded, index, device="cpu"):
+    """The examples `index`, padded with 0 to the longest of them."""
+    length = max(len(encoded.ids[i]) for i in index)
+    ids, mask, types = np.zeros((3, len(index), length), np.int64)
+    for row, i in enumerate(index):
+        n = len(encoded.ids[i])
+        ids[row, :n], mask[row, :n], types[row, :n] = encoded.ids[i], 1, encoded.types[i]
+    labels = None if encoded.labels is None else to_device(encoded.labels[index], device)
+    return Batch(*(to_device(a, device) for a in (ids, mask, types)), labels, np.asarray(index))
+
+
+def batch_order(lengths, batch_size, seed):
+    """Batches (lists of indices) of one epoch: random, examples of similar length together, a function of the seed.
+
+    `seed` is an int or a sequence of ints (run, stage, epoch).
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(lengths))
+    batches = []
+    for start in range(0, len(order), POOL * batch_size):
+        pool = order[start : start + POOL * batch_size]
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def in_length_order(encoded, batch_size):
+    """Indices of batches that cover all examples once, sorted by length: least padding, for evaluation."""
+    order = np.argsort([len(i) for i in encoded.ids], kind="stable")
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def read_lines(paths):
+    """The non-empty lines of text files; InputError for a file that cannot be read or has none."""
+    lines = []
+    for path in paths:
+        try:
+            found = [s for line in Path(path).read_text(encoding="utf-8").split("\n") if (s := line.strip())]
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+        if not found:
+            raise InputError(f"{path}: no text in it, expected a paragraph a line")
+        lines += found
+    return lines
+
+
+def label_names(directory):
+    """{label index: name} of a model's config.json, {} if it names none."""
+    names = json.loads((Path(directory) / "config.json").read_text(encoding="utf-8")).get("id2label") or {}
+    return {int(k): str(v) for k, v in names.items()}

@@ -1,0 +1,280 @@
+"""The training loop that the commands share: batches, updates, log, checkpoints, resume.
+
+The order of the data and every random number are functions of (seed, stage, step), so that a resumed run goes on
+exactly where it was.
+"""
+
+import json
+import math
+import shutil
+import sys
+import time
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+
+from .backend import to_device
+from .checkpoint import read_json, read_tensors, replacing, write_json, write_tensors
+from .config import InputError, option, plain
+from .optim import AdamW, Diverged, linear_schedule
+from .text import batch_order, collate
+
+KEEP_CHECKPOINTS = 2
+STAGE_SEEDS = {"finetune": 1, "general": 2, "internal": 3, "prediction": 4}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """What the training commands have in common."""
+
+    output_dir: Path = option("directory to write to; must be empty or absent, unless --resume")
+    batch_size: int = option("examples per update", 32)
+    learning_rate: float = option("peak learning rate of AdamW", 5e-5)
+    weight_decay: float = option("decoupled weight decay of matrices", 0.01)
+    warmup: float = option("warm-up: share of a stage's updates", 0.1)
+    clip_norm: float = option("largest norm of the gradient; 0: no clipping", 1.0)
+    epochs: float = option("passes over the data, per stage", 3.0)
+    max_steps: int = option("most updates per stage; 0: as many as the epochs need", 0)
+    max_length: int = option("word pieces per text; longer ones are cut", 128)
+    log_every: int = option("updates per line of train_log.jsonl", 20)
+    save_every: int = option("updates per checkpoint; 0: only at the end of a stage", 500)
+    resume: bool = option("go on from the last checkpoint in the output directory", False)
+    seed: int = option("seed of initial weights, order of the data and dropout", 0)
+    device: str = option("where to compute", "cpu", choices=("cpu", "cuda"))
+
+    def __post_init__(self):
+        for name, least in (("batch_size", 1), ("max_steps", 0), ("max_length", 3), ("log_every", 1), ("save_every", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"--{name.replace('_', '-')}: found {getattr(self, name)}, expected at least {least}")
+        for name in ("learning_rate", "weight_decay", "clip_norm"):
+            if not all(0 <= v < math.inf for v in _each(getattr(self, name))):
+                raise InputError(f"--{name.replace('_', '-')}: found {getattr(self, name)}, expected at least 0")
+        if not 0 <= self.warmup <= 1:
+            raise InputError(f"--warmup: found {self.warmup}, expected a share between 0 and 1")
+        if not all(0 < v < math.inf for v in _each(self.epochs)):
+            raise InputError(f"--epochs: found {self.epochs}, expected above 0")
+
+
+def _each(value):
+    return value if isinstance(value, tuple) else (value,)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training on `data` (text.Encoded).
+
+    gradients(batch, rng_seed) -> (terms {name: 0-d array}, grads {name: array or RowSum}, notes: () -> dict of
+    numbers that are only worth computing for a line of the log).
+    """
+
+    name: str
+    data: object
+    gradients: Callable
+    epochs: float
+    learning_rate: float
+
+    def steps(self, options):
+        wanted = math.ceil(self.epochs * self._per_epoch(options))
+        return min(wanted, options.max_steps) if options.max_steps else wanted
+
+    def _per_epoch(self, options):
+        return math.ceil(len(self.data) / options.batch_size)
+
+    def batches(self, options, start):
+        """Index arrays of the batches from step `start` on: the same whenever they are asked for."""
+        lengths = np.array([len(ids) for ids in self.data.ids])
+        per_epoch = self._per_epoch(options)
+        epoch = start // per_epoch
+        while True:
+            order = batch_order(lengths, options.batch_size, (options.seed, STAGE_SEEDS[self.name], epoch))
+            yield from order[max(0, start - epoch * per_epoch) :]
+            epoch += 1
+
+
+class Run:
+    """An output directory with its log and checkpoints, and the parameters in training ({name: live array})."""
+
+    def __init__(self, options, parameters):
+        self.options, self.parameters = options, parameters
+        self.directory = Path(options.output_dir)
+        self.log_path = self.directory / "train_log.jsonl"
+        self.started = time.time()
+
+    def train(self, stages):
+        """Train the stages in turn; returns a summary {stage: {steps, loss, seconds}}."""
+        summary, position = {}, {"stage": stages[0].name, "step": 0}
+        optimizer = None
+        if self.options.resume:
+            position, summary, optimizer = self._restore(stages)
+        names = [s.name for s in stages]
+        for stage in stages[names.index(position["stage"]) :]:
+            start = position["step"] if stage.name == position["stage"] else 0
+            optimizer = optimizer or AdamW(self.parameters, weight_decay=self.options.weight_decay)
+            summary[stage.name] = self._train_stage(stage, optimizer, start, summary)
+            optimizer = None  # each stage begins with fresh moments: its loss is another
+        return summary
+
+    def _train_stage(self, stage, optimizer, start, summary):
+        options, total = self.options, stage.steps(self.options)
+        batches, bar = stage.batches(options, start), progress(stage.name, total, start)
+        began, last_loss = time.perf_counter(), math.nan
+        window_time, window_examples, window_steps = began, 0, 0
+        for step in range(start, total):
+            index = next(batches)
+            rate = stage.learning_rate * linear_schedule(step, total, int(options.warmup * total))
+            terms, grads, notes = stage.gradients(
+                collate(stage.data, index, options.device), (options.seed, STAGE_SEEDS[stage.name], step)
+            )
+            try:
+                norm = optimizer.update(grads, rate, options.clip_norm)
+            except Diverged as error:
+                raise InputError(f"stage {stage.name}, step {step}: {error}; the last checkpoint is kept") from None
+            window_examples, window_steps = window_examples + len(index), window_steps + 1
+            if (step + 1) % options.log_every == 0 or step + 1 == total:
+                values = {name: float(v) for name, v in terms.items()}
+                last_loss, now = sum(values.values()), time.perf_counter()
+                line = {
+                    "stage": stage.name,
+                    "step": step + 1,
+                    "loss": last_loss,
+                    "learning_rate": rate,
+                    "step_ms": 1000 * (now - window_time) / window_steps,
+                    "examples_per_second": window_examples / (now - window_time),
+                    "gradient_norm": norm,
+                    **{f"loss_{name}": v for name, v in values.items()},
+                    **notes(),
+                }
+                self._log(line)
+                bar.show(step + 1, line)
+                window_time, window_examples, window_steps = time.perf_counter(), 0, 0
+            if options.save_every and (step + 1) % options.save_every == 0 and step + 1 < total:
+                self._save(stage.name, step + 1, optimizer, summary)
+        bar.close()
+        result = {"steps": total, "loss": last_loss, "seconds": round(time.perf_counter() - began, 1)}
+        self._save(stage.name, total, optimizer, summary | {stage.name: result})
+        return result
+
+    def _log(self, line):
+        with open(self.log_path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({k: _rounded(v) for k, v in line.items()}) + "\n")
+
+    def _save(self, stage, step, optimizer, summary):
+        """checkpoints/STAGE-STEP with weights, moments and position; the older ones but the last are removed."""
+        root = self.directory / "checkpoints"
+        root.mkdir(parents=True, exist_ok=True)
+        target = root / f"{stage}-{step:07d}"
+        with replacing(target) as temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            write_tensors(temporary / "model.safetensors", self.parameters)
+            moments = {f"{kind}.{n}": pair[i] for n, pair in optimizer.moments.items() for i, kind in enumerate("mv")}
+            write_tensors(temporary / "optimizer.safetensors", moments)
+            state = {"stage": stage, "step": step, "updates": optimizer.step, "summary": summary}
+            write_json(temporary / "state.json", state | {"options": plain(self.options), "saved": time.time()})
+            shutil.rmtree(target, ignore_errors=True)
+        for old in self._checkpoints()[:-KEEP_CHECKPOINTS]:
+            shutil.rmtree(old)
+
+    def _checkpoints(self):
+        """Complete checkpoints, oldest first."""
+        found = [p.parent for p in (self.directory / "checkpoints").glob("[!.]*/state.json")]
+        return sorted(found, key=lambda p: read_json(p / "state.json")["saved"])
+
+    def _restore(self, stages):
+        found = self._checkpoints()
+        if not found:
+            raise InputError(f"--resume: {self.directory} has no checkpoint")
+        state = read_json(found[-1] / "state.json")
+        same = replace(self.options, resume=False, device="cpu", save_every=0, log_every=1)
+        now, then = plain(same), state["options"] | {"resume": False, "device": "cpu", "save_every": 0, "log_every": 1}
+        if changed := [k for k in now if now[k] != then.get(k)]:
+            raise InputError(
+                f"--resume: {', '.join('--' + k.replace('_', '-') for k in changed)} differ from the run in {self.directory}"
+            )
+        _copy_into(self.parameters, read_tensors(found[-1] / "model.safetensors"))
+        optimizer = AdamW(self.parameters, weight_decay=self.options.weight_decay)
+        moments = read_tensors(found[-1] / "optimizer.safetensors")
+        for i, kind in enumerate("mv"):
+            _copy_into({n: pair[i] for n, pair in optimizer.moments.items()}, {n: moments[f"{kind}.{n}"] for n in self.parameters})
+        optimizer.step = state["updates"]
+        self._forget_log_after(state)
+        print(f"resuming {state['stage']} after step {state['step']}", file=sys.stderr)
+        return state, state["summary"], optimizer
+
+    def _forget_log_after(self, state):
+        """Drop the lines of steps that will be done again."""
+        if self.log_path.exists():
+            kept = []
+            for text in self.log_path.read_text(encoding="utf-8").splitlines():
+                line = json.loads(text)
+                if line["stage"] in state["summary"] or (line["stage"] == state["stage"] and line["step"] <= state["step"]):
+                    kept.append(text + "\n")
+            with replacing(self.log_path) as temporary:
+                temporary.write_text("".join(kept), encoding="utf-8")
+
+
+def _copy_into(arrays, tensors):
+    for name, array in arrays.items():
+        array[...] = to_device(tensors[name], "cpu" if isinstance(array, np.ndarray) else "cuda")
+
+
+def _rounded(value):
+    return float(f"{value:.6g}") if isinstance(value, float) and math.isfinite(value) else value
+
+
+class progress:
+    """One bar on a terminal: tqdm's if it is importable, else a line that is written over; nothing elsewhere."""
+
+    def __init__(self, name, total, start):
+        self.bar, self.name, self.total, self.live = None, name, total, sys.stderr.isatty()
+        if self.live:
+            try:
+                from tqdm import tqdm
+
+                self.bar = tqdm(total=total, initial=start, desc=name, leave=True)
+            except ImportError:
+                pass
+
+    def show(self, step, line):
+        text = f"loss {line['loss']:.4f}, {line['examples_per_second']:.0f} examples/s"
+        if self.bar is not None:
+            self.bar.n = step
+            self.bar.set_postfix_str(text)
+        elif self.live:
+            print(f"\r{self.name} {step}/{self.total}: {text}   ", end="", file=sys.stderr, flush=True)
+
+    def close(self):
+        if self.bar is not None:
+            self.bar.close()
+        elif self.live:
+            print(file=sys.stderr)
+
+
+def command(main):
+    """Run a command: what the user got wrong is one line on standard error and exit status 2."""
+    warnings.showwarning = lambda message, *rest, **more: print(f"warning: {message}", file=sys.stderr)
+    try:
+        main()
+    except (InputError, OSError) as error:
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+def _one_line(error):
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
+def begin(options):
+    """Print and save the resolved options; the output directory exists from here on."""
+    Path(options.output_dir).mkdir(parents=True, exist_ok=True)
+    values = plain(options)
+    print("options: " + ", ".join(f"{k}={v}" for k, v in values.items() if v not in (None, [], "")))
+    write_json(Path(options.output_dir) / "training_args.json", values)

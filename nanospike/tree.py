@@ -1,0 +1,90 @@
+"""Parameters are nested dicts (lists for blocks) of arrays; dotted paths are the names in a safetensors file.
+
+Gradients are nested dicts that grow where a vjp adds to them, so that what a loss does not touch costs nothing.
+"""
+
+from .backend import namespace, scatter_add, sum_by_index
+
+
+def leaves(tree, prefix=""):
+    """Yield ("encoder.layer.0.output.dense.weight", array) for every array."""
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        name = f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(value, (dict, list)):
+            yield from leaves(value, name)
+        else:
+            yield name, value
+
+
+def nest(flat):
+    """The tree of a {dotted name: array}; a level whose keys are 0, 1, ... becomes a list."""
+    tree = {}
+    for name, value in flat.items():
+        *path, last = name.split(".")
+        node = tree
+        for key in path:
+            node = node.setdefault(key, {})
+        node[last] = value
+    return _lists(tree)
+
+
+def _lists(node):
+    if not isinstance(node, dict):
+        return node
+    node = {k: _lists(v) for k, v in node.items()}
+    if node and all(k.isdigit() for k in node):
+        return [node[k] for k in sorted(node, key=int)]
+    return node
+
+
+def map_leaves(function, tree):
+    if isinstance(tree, dict):
+        return {k: map_leaves(function, v) for k, v in tree.items()}
+    return [map_leaves(function, v) for v in tree] if isinstance(tree, list) else function(tree)
+
+
+def child(grads, *path):
+    """The sub-accumulator at `path`, made if absent; None when gradients are not wanted."""
+    for key in path if grads is not None else ():
+        grads = grads.setdefault(key, {})
+    return grads
+
+
+def add(grads, key, value):
+    """grads[key] += value; the first value is stored without a copy, so it must be a fresh array."""
+    if key in grads:
+        grads[key] += value
+    else:
+        grads[key] = value
+
+
+class RowSum:
+    """The gradient of a table of which a batch touches few rows: rows (n, D) at indices (n,)."""
+
+    def __init__(self, shape):
+        self.shape, self._indices, self._rows, self._merged = shape, [], [], False
+
+    def add(self, indices, rows):
+        self._indices.append(indices)
+        self._rows.append(rows)
+        self._merged = False
+
+    def rows(self):
+        """(unique indices (U,), their summed gradients (U, D))."""
+        xp = namespace(*self._rows)
+        if not self._merged:
+            merged = sum_by_index(xp.concatenate(self._indices), xp.concatenate(self._rows))
+            self._indices, self._rows, self._merged = [merged[0]], [merged[1]], True
+        return self._indices[0], self._rows[0]
+
+    def dense(self):
+        indices, rows = self.rows()
+        table = namespace(rows).zeros(self.shape, rows.dtype)
+        scatter_add(table, indices, rows)
+        return table
+
+
+def dense_gradients(grads, parameters):
+    """{name: array} for exactly the names of `parameters` ({name: array}); zeros where nothing was added."""
+    found = {n: g.dense() if isinstance(g, RowSum) else g for n, g in leaves(grads)}
+    return {n: found[n] if n in found else namespace(p).zeros_like(p) for n, p in parameters.items()}
