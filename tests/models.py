@@ -1,0 +1,56 @@
+"""Small random models for tests."""
+
+from dataclasses import asdict, replace
+
+import numpy as np
+
+import nanospike
+from nanospike import bert
+from nanospike.backend import to_device
+from nanospike.config import BertConfig
+from nanospike.models import Teacher
+from nanospike.tree import nest
+
+SHAPE = BertConfig(
+    vocab_size=40,
+    hidden_size=8,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=12,
+    max_position_embeddings=10,
+    num_labels=3,
+)
+
+
+def random_tensors(shapes, rng, spread=0.5):
+    """Weights large enough that every part of a model matters."""
+    return {
+        n: spread * rng.standard_normal(s) + ("LayerNorm.weight" in n or n == "distill_map.weight") * np.ones(s)
+        for n, s in shapes.items()
+    }
+
+
+def random_teacher(seed=0, labels=3, device="cpu", dtype="float64", **changes):
+    config = replace(SHAPE, num_labels=labels or 2, **changes)
+    tensors = random_tensors(bert.parameter_shapes(config, labels, bool(labels)), np.random.default_rng(seed))
+    return Teacher(config, nest({n: to_device(t.astype(dtype), device) for n, t in tensors.items()}), device)
+
+
+def random_student(seed=0, device="cpu", dtype="float64", feedback_gain=0.3, **changes):
+    config = asdict(SHAPE) | changes
+    student = nanospike.init_student(config, seed=seed, device=device, dtype=dtype)
+    rng = np.random.default_rng(seed + 1)
+    live = student.parameters()
+    for name, tensor in random_tensors({n: p.shape for n, p in live.items()}, rng).items():
+        if name == "feedback.weight":
+            tensor = 2 * feedback_gain * tensor / np.sqrt(len(tensor))
+        live[name][...] = to_device(tensor.astype(dtype), device)
+    return student
+
+
+def random_batch(seed=0, lengths=(5, 3, 4), vocabulary=40, device="cpu"):
+    """(input_ids, attention_mask, token_type_ids), padded to the longest."""
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, vocabulary, (len(lengths), max(lengths)))
+    mask = (np.arange(max(lengths)) < np.array(lengths)[:, None]).astype(np.int64)
+    return tuple(to_device(a, device) for a in (ids * mask, mask, rng.integers(0, 2, ids.shape)))

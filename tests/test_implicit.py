@@ -1,0 +1,174 @@
+"""The gradient through the equilibrium, by independent routes in float64."""
+
+import numpy as np
+import pytest
+from check import complex_step
+from hypothesis import given
+from hypothesis import strategies as st
+from models import random_batch, random_student, random_teacher
+
+from nanospike import loss, spiking_bert
+from nanospike.solve import ADJOINT_METHODS
+from nanospike.tree import dense_gradients, nest
+
+
+def settled_loss(student, inputs, out, labels=None, **options):
+    """parameters -> the distillation loss at the re-solved equilibrium, by plain iteration; complex numbers go through."""
+
+    def value(parameters):
+        tree = nest(parameters)
+        network = spiking_bert.Network.on(tree, student.config, *inputs)
+        fire = spiking_bert.rate_neurons(student.config)
+        fed_back = None
+        if student.config.feedback:
+            fed_back = network.current * 0
+            for _ in range(400):
+                last = network.sweep(fire, fed_back).hidden_states[-1]
+                moved = fed_back + 0.7 * (last - fed_back)
+                if np.array_equal(moved, fed_back):
+                    break
+                fed_back = moved
+        trace = network.sweep(fire, fed_back)
+        logits = network.classify(trace.hidden_states[-1])[0]
+        terms, _ = loss.distillation(
+            trace.hidden_states, trace.attention_scores, logits, out, inputs[1], tree["distill_map"], labels=labels, **options
+        )
+        return sum(terms.values())
+
+    return value
+
+
+def along(grads, direction):
+    return sum(float(np.vdot(grads[n], direction[n])) for n in grads)
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    feedback=st.booleans(),
+    spikes=st.sampled_from(["binary", "signed"]),
+    v_th=st.sampled_from([0.5, 1.0, 2.0]),
+    lengths=st.lists(st.integers(1, 5), min_size=1, max_size=3),
+    weights=st.sampled_from([(1.0, 1.0, 1.0), (0.3, 0.0, 2.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)]),
+    labelled=st.booleans(),
+    layers=st.sampled_from([(2, None), (1, [2]), (1, [1])]),
+)
+def test_complex_step_through_the_fixed_point(seed, feedback, spikes, v_th, lengths, weights, labelled, layers):
+    student = random_student(
+        seed, feedback=feedback, feedback_gain=0.1 * v_th, spikes=spikes, v_th=v_th, num_hidden_layers=layers[0]
+    )
+    teacher, inputs = random_teacher(seed), random_batch(seed, tuple(lengths))
+    out = teacher(*inputs)
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, len(lengths)) if labelled else None
+    options = dict(zip(("hidden", "attention", "logits"), weights)) | {"temperature": 1.5, "layer_map": layers[1]}
+    value, grads = student.distill_gradients(*inputs[:2], out, inputs[2], labels=labels, **options)
+    assert grads.keys() == student.parameters().keys()
+    parameters = {n: p.copy() for n, p in student.parameters().items()}
+    direction = {n: rng.standard_normal(p.shape) for n, p in parameters.items()}
+    function = settled_loss(student, inputs, out, labels, **options)
+    np.testing.assert_allclose(value, function(parameters), rtol=1e-10)
+    slope = complex_step(function, parameters, direction)
+    size = np.sqrt(sum(np.vdot(g, g) for g in grads.values()) * sum(np.vdot(d, d) for d in direction.values()))
+    assert abs(along(grads, direction) - slope) <= 1e-9 * size + 1e-12
+
+
+@pytest.mark.parametrize("feedback", [False, True])
+def test_finite_differences_of_the_resolved_equilibrium(feedback):
+    student, teacher, inputs = random_student(3, feedback=feedback), random_teacher(4), random_batch(5)
+    out = teacher(*inputs)
+    _, grads = student.distill_gradients(*inputs[:2], out, inputs[2])
+    parameters, rng, errors = student.parameters(), np.random.default_rng(6), []
+    for _ in range(8):
+        direction = {n: rng.standard_normal(p.shape) for n, p in parameters.items()}
+        values = []
+        for h in (1e-7, -2e-7, 1e-7):
+            for n, p in parameters.items():
+                p += h * direction[n]
+            values.append(student.distill_gradients(*inputs[:2], out, inputs[2])[0])
+        slope = (values[0] - values[1]) / 2e-7
+        errors.append(abs(along(grads, direction) - slope) / abs(slope))
+    # a step across a clip's kink is not an error of the gradient: most directions must agree
+    assert np.median(errors) < 1e-5 and sum(e < 1e-4 for e in errors) >= 6
+
+
+@pytest.mark.parametrize("method", ADJOINT_METHODS)
+def test_every_solver_gives_the_gradient_of_a_dense_solve(method):
+    student, inputs = random_student(7, feedback=True, feedback_gain=0.2), random_batch(8)
+    grads, oracle = gradient_with(student, inputs, method), gradient_with(student, inputs, None)
+    for name in oracle:
+        np.testing.assert_allclose(grads[name], oracle[name], rtol=1e-7, atol=1e-9, err_msg=name)
+
+
+def gradient_with(student, inputs, method):
+    """Gradient of a random linear functional of all outputs; method None: the loop's Jacobian is written out densely."""
+    rng = np.random.default_rng(0)
+    network = spiking_bert.Network.on(student.tree, student.config, *inputs)
+    equilibrium, vjp = spiking_bert.solve(network)
+    dhidden = [rng.standard_normal(h.shape) * inputs[1][:, :, None] for h in equilibrium.hidden_states]
+    dscores = [rng.standard_normal(s.shape) for s in equilibrium.attention_scores]
+    dlogits = rng.standard_normal(equilibrium.logits.shape)
+    grads = {}
+    if method:
+        adjoint = vjp(dhidden, dscores, dlogits, grads, method)
+        assert adjoint.converged
+    else:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(spiking_bert, "solve_adjoint", dense_adjoint)
+            vjp(dhidden, dscores, dlogits, grads)
+    return dense_gradients(grads, student.parameters())
+
+
+def dense_adjoint(vjp, cotangent, *rest):
+    """The same system, its matrix built column by column."""
+    n = cotangent.size
+    columns = [vjp(e.reshape(cotangent.shape)).reshape(-1) for e in np.eye(n)]
+
+    class Found:
+        x = np.linalg.solve(np.eye(n) - np.array(columns).T, cotangent.reshape(-1)).reshape(cotangent.shape)
+
+    return Found
+
+
+def test_feedback_of_gain_zero_is_plain_backpropagation_bit_for_bit():
+    plain, looped = random_student(9), random_student(9, feedback=True)
+    for name, p in plain.parameters().items():
+        looped.parameters()[name][...] = p
+    looped.parameters()["feedback.weight"][...] = 0
+    inputs = random_batch(10)
+    out = random_teacher(11)(*inputs)
+    value, grads = plain.distill_gradients(*inputs[:2], out, inputs[2])
+    value_looped, grads_looped = looped.distill_gradients(*inputs[:2], out, inputs[2])
+    assert value == value_looped
+    for name, g in grads.items():
+        assert np.array_equal(g, grads_looped[name]), name
+
+
+@pytest.mark.parametrize("feedback", [False, True])
+def test_an_example_alone_equals_itself_in_a_batch(feedback):
+    student, inputs = random_student(12, feedback=feedback), random_batch(13)
+    whole = student.equilibrium(*inputs)
+    for i, length in enumerate((5, 3, 4)):
+        alone = student.equilibrium(*(a[i : i + 1, :length] for a in inputs))
+        np.testing.assert_allclose(alone.logits[0], whole.logits[i], rtol=1e-10, atol=1e-12)
+        for population, rates in alone.rates.items():
+            np.testing.assert_allclose(rates[0], whole.rates[population][i, :length], rtol=1e-9, atol=1e-11)
+
+
+def test_the_jacobian_and_its_adjoint_agree():
+    """<J v, w> = <v, J^T w> for the loop, J v by complex step."""
+    student, inputs = random_student(14, feedback=True), random_batch(15)
+    network = spiking_bert.Network.on(student.tree, student.config, *inputs)
+    fire, rng = spiking_bert.rate_neurons(student.config), np.random.default_rng(16)
+    z = rng.uniform(0, 1, network.current.shape)
+    v, w = rng.standard_normal((2, *z.shape))
+    forward = np.imag(network.sweep(fire, z + 1e-30j * v).hidden_states[-1]) / 1e-30
+    backward = network.return_current(z)[1](network.sweep(fire, z).vjp([None, None, w]))
+    np.testing.assert_allclose(np.vdot(forward, w), np.vdot(v, backward), rtol=1e-12)
+
+
+def test_gradients_change_nothing():
+    student, inputs = random_student(17, feedback=True), random_batch(18)
+    before = {n: p.copy() for n, p in student.parameters().items()}
+    student.distill_gradients(*inputs[:2], random_teacher(19)(*inputs), inputs[2])
+    for name, p in student.parameters().items():
+        assert np.array_equal(p, before[name])
