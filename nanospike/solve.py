@@ -174,6 +174,8 @@ def solve_adjoint(vjp, cotangent, method="gmres", rtol=1e-6, throw=False, max_it
         raise InputError(f"adjoint solver: found {method!r}, expected one of {', '.join(ADJOINT_METHODS)}")
     system = _Adjoint(vjp, cotangent)
     rtol = max(rtol, 20 * float(np.finfo(cotangent.dtype).eps))
+    if not system.size:
+        return _finish(cotangent * 0, np.zeros(len(system.rhs)), 0, rtol, "adjoint", "", throw)
     if not system.finite:
         residuals = np.where(system.bad_rows, np.inf, 0.0)
         return _finish(cotangent * 0, residuals, 0, rtol, "adjoint", "the cotangent is not finite", throw)
@@ -195,6 +197,7 @@ class _Adjoint:
         self.scale = xp.where(norms > 0, norms, norms.dtype.type(1)).astype(self.dtype)
         self.bad_rows = ~np.isfinite(to_host(norms))
         self.finite = not self.bad_rows.any()
+        self.size = float(norms.max())
         self.rhs = rows / self.scale[:, None]
 
     def product(self, x):
@@ -227,9 +230,9 @@ def _refined_krylov(system, method, rtol, max_iterations):
     x = system.rhs
     r, norms = system.residual(x)
     for name in (method,) * REFINEMENTS + ("bicgstab", "gmres"):
-        if norms.max() <= rtol or system.products >= max_iterations:
+        if norms.max() <= rtol or not np.isfinite(norms).all() or system.products >= max_iterations:
             break
-        correction = _krylov_round(system, name, r, rtol, max_iterations - system.products)
+        correction = _krylov_round(system, name, r, rtol, max_iterations)
         if correction is None:
             continue
         tried = x + correction
@@ -239,27 +242,33 @@ def _refined_krylov(system, method, rtol, max_iterations):
     return x, norms
 
 
-def _krylov_round(system, name, r, rtol, budget):
+class _Exhausted(Exception):
+    """The products allowed are used up: not every library solver keeps to its own limit."""
+
+
+def _krylov_round(system, name, r, rtol, max_iterations):
     """An approximate solution of (I - J^T) d = r by the library's solver, or None where that breaks down."""
     xp, dtype = system.xp, system.dtype
     operator, solvers = krylov(xp)
     if name not in solvers:
         raise InputError(f"adjoint solver {name}: not in cupyx; expected one of {', '.join(solvers)}, sweep")
-    size = float(_row_norms(r.reshape(1, -1))[0])
+    budget, size = max_iterations - system.products, float(_row_norms(r.reshape(1, -1))[0])
     limit = 20 * float(np.finfo(dtype).eps)
     options = {"rtol": max(0.5 * rtol / size, limit), "atol": 0.0, "maxiter": budget}
     if name == "gmres":
         # scipy counts restart cycles in maxiter; cupyx counts steps and always runs whole cycles
         restart = max(1, min(r.size, 30 if xp is np else 10, budget))
         options |= {"restart": restart, "maxiter": -(-budget // restart) if xp is np else budget}
-    elif name in ("lgmres", "gcrotmk"):
-        options["maxiter"] = -(-budget // 20)
-    matrix = operator(
-        (r.size, r.size), matvec=lambda v: (v.reshape(r.shape) - system.product(v.reshape(r.shape))).reshape(-1), dtype=dtype
-    )
+
+    def product(v):
+        if system.products >= max_iterations:
+            raise _Exhausted
+        v = v.reshape(r.shape)
+        return (v - system.product(v)).reshape(-1)
+
     try:
-        d, _ = solvers[name](matrix, (r / size).reshape(-1), **options)
-    except np.linalg.LinAlgError:
+        d, _ = solvers[name](operator((r.size, r.size), matvec=product, dtype=dtype), (r / size).reshape(-1), **options)
+    except (np.linalg.LinAlgError, _Exhausted):
         return None
     d = d.reshape(r.shape) * dtype.type(size)
     return d.astype(dtype) if bool(xp.isfinite(d).all()) else None

@@ -1,0 +1,181 @@
+"""The student spike by spike: definitions, convergence to the equilibrium, options."""
+
+import numpy as np
+import pytest
+from models import SHAPE, random_batch, random_student
+
+from nanospike import neuron, spiking_bert
+from nanospike.backend import to_device, to_host
+from nanospike.config import InputError
+from nanospike.simulate import Neurons, gap
+
+
+FEEDBACK = 0.8  # of a feedback weight that gives wide_student a loop gain of 0.77
+
+
+def wide_student(feedback=False, seed=0, **changes):
+    """Wide enough for a mean over neurons to be a smooth function of T."""
+    shape = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+    student = random_student(seed, feedback=feedback, **(shape | changes))
+    for name, p in student.parameters().items():
+        if p.ndim == 2 and name.startswith("encoder"):
+            p *= 2 / np.sqrt(p.shape[1])
+    return student
+
+
+def loop_gain(student, inputs):
+    """The largest modulus of an eigenvalue of K = dF/dz at the equilibrium, of any example, by a dense matrix."""
+    network = spiking_bert.Network.on(student.tree, student.config, *inputs)
+    fire = spiking_bert.rate_neurons(student.config)
+    z = student.equilibrium(*inputs).hidden_states[-1]
+    trace, (_, back) = network.sweep(fire, z), network.return_current(z)
+    n = z[0].size
+    columns = np.empty((len(z), n, n))
+    for i in range(n):
+        unit = np.zeros((len(z), n))
+        unit[:, i] = 1
+        cotangent = trace.vjp([None] * student.config.num_hidden_layers + [unit.reshape(z.shape)])
+        columns[:, i] = back(cotangent).reshape(len(z), n)
+    return np.abs(np.linalg.eigvals(columns)).max()
+
+
+def gaps(student, inputs, **options):
+    settled = student.equilibrium(*inputs)
+    assert settled.converged
+    run = student.simulate(*inputs, time_steps=512, record=[64, 512], **options)
+    return [float(gap(run.output_rates[t], settled.hidden_states[-1], inputs[1]).mean()) for t in (64, 512)]
+
+
+@pytest.mark.parametrize("spikes", ["binary", "corrective"])
+def test_differential_drive_settles_at_the_equilibrium_and_instant_beside_it(spikes):
+    student, inputs = wide_student(), random_batch(1, (6, 4, 5))
+    early, late = gaps(student, inputs, drive="differential", spikes=spikes)
+    assert late <= 0.2 * early
+    early, late = gaps(student, inputs, drive="instant", spikes=spikes)
+    assert late > 0.2 * early
+
+
+def test_differential_drive_settles_with_feedback():
+    student, inputs = wide_student(feedback=True, feedback_gain=FEEDBACK), random_batch(2, (3, 2))
+    assert 0.3 < loop_gain(student, inputs) < 0.9
+    early, late = gaps(student, inputs, drive="differential")
+    assert late <= 0.2 * early
+    early, late = gaps(student, inputs, drive="instant")
+    assert late > 0.2 * early
+
+
+def literal_differential(student, inputs, steps, initial, spikes):
+    """The definition, current by current: I[t] = t g(a[t]) - (t-1) g(a[t-1]). Spike counts per population."""
+    config = student.config
+    network = spiking_bert.Network.on(student.tree, config, *inputs)
+    membrane, count, sent = {}, {}, {}
+    lower = neuron.lower_threshold(config.v_th, initial)
+
+    def fire(name, current):
+        if name not in count:
+            membrane[name], count[name] = current * 0 + initial * config.v_th, current * 0
+            sent[name] = current * 0
+        received = step * current
+        spike = neuron.membrane_step(
+            membrane[name], received - sent[name], count[name], v_th=config.v_th, spikes=spikes, lower=lower
+        )
+        sent[name] = received
+        count[name] += spike
+        return count[name] / step, None
+
+    fed_back = None
+    for step in range(1, steps + 1):
+        trace = network.sweep(fire, fed_back)
+        fed_back = trace.hidden_states[-1] if config.feedback else None
+    return count
+
+
+@pytest.mark.parametrize("feedback", [False, True])
+@pytest.mark.parametrize("spikes", neuron.SPIKES)
+def test_the_telescoped_membrane_is_the_definition(spikes, feedback):
+    student, inputs = random_student(3, v_th=0.5, feedback=feedback), random_batch(4)
+    run = student.simulate(*inputs, time_steps=20, spikes=spikes)
+    for name, count in literal_differential(student, inputs, 20, 0.5, spikes).items():
+        np.testing.assert_array_equal(np.rint(run.rates[name] * 20), count, err_msg=name)
+
+
+@pytest.mark.parametrize("drive", ["differential", "instant"])
+@pytest.mark.parametrize("spikes", neuron.SPIKES)
+def test_rates_are_counts_and_every_spike_is_counted(drive, spikes, xp, device):
+    student, inputs = random_student(5, device=device), random_batch(6, device=device)
+    run = student.simulate(*inputs, time_steps=12, drive=drive, spikes=spikes, record=[3])
+    real = to_host(inputs[1])[:, :, None]
+    for name, rates in run.rates.items():
+        counts = to_host(rates) * 12
+        np.testing.assert_allclose(counts, np.rint(counts), atol=1e-9)
+        low = -12 if spikes == "signed" else 0
+        assert counts.min() >= low - 1e-9 and counts.max() <= 12 + 1e-9
+        total = (np.abs(counts) * real).sum(axis=(1, 2))
+        fired = to_host(run.spike_counts[name])
+        assert fired.shape == (3,)
+        if spikes == "binary":
+            np.testing.assert_allclose(fired, total)
+        else:  # +1 and -1 that cancel are two spikes
+            assert np.all(fired >= total - 1e-9)
+    assert sorted(run.logits) == [3, 12] and run.logits[12].shape == (3, 3)
+    assert type(run.logits[12]) is type(xp.zeros(1))
+
+
+def test_logits_are_read_from_the_rates_so_far():
+    student, inputs = random_student(7), random_batch(8)
+    run = student.simulate(*inputs, time_steps=10, record=[4])
+    shorter = student.simulate(*inputs, time_steps=4, record=[])
+    np.testing.assert_array_equal(run.logits[4], shorter.logits[4])
+    last = run.rates["encoder.1.output"][:, 0]
+    p = student.parameters()
+    np.testing.assert_allclose(run.logits[10], last @ p["classifier.weight"].T + p["classifier.bias"], rtol=1e-12)
+
+
+def test_an_example_alone_spikes_as_in_a_batch():
+    student, inputs = random_student(9), random_batch(10)
+    whole = student.simulate(*inputs, time_steps=16)
+    for i, length in enumerate((5, 3, 4)):
+        alone = student.simulate(*(a[i : i + 1, :length] for a in inputs), time_steps=16)
+        for name, rates in alone.rates.items():
+            np.testing.assert_allclose(rates[0], whole.rates[name][i, :length], atol=1e-12, err_msg=name)
+
+
+def test_leaky_neurons_weigh_recent_spikes():
+    student, inputs = wide_student(leak=0.98), random_batch(11)
+    settled = student.equilibrium(*inputs)
+    run = student.simulate(*inputs, time_steps=300, drive="instant")
+    error = np.abs(run.rates["embedding"] - settled.rates["embedding"]) * inputs[1][:, :, None]
+    assert error.max() <= 0.02 + 1e-3  # 1 - leak; the start has decayed
+    by_hand = Neurons(drive="instant", v_th=1.0, leak=0.5, spikes="binary", initial=0.0)
+    for current in (1.0, 0.25, 1.0):  # spikes 1, 0, 1: (0.25 + 1) / (0.25 + 0.5 + 1)
+        by_hand.advance()
+        by_hand("n", np.array([current]))
+    np.testing.assert_allclose(by_hand.rate("n"), 1.25 / 1.75)
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"drive": "sideways"}, "drive: found 'sideways'"),
+        ({"spikes": "ternary"}, "spikes: found 'ternary'"),
+        ({"initial": 1.5}, "initial: found 1.5"),
+        ({"time_steps": 0}, "time steps: found 0"),
+        ({"record": [0, 4]}, "record: found"),
+    ],
+)
+def test_bad_options_are_named(options, said):
+    with pytest.raises(InputError, match=said):
+        random_student().simulate(*random_batch(), **options)
+
+
+def test_leaky_neurons_refuse_the_differential_drive():
+    with pytest.raises(InputError, match="IF neurons only"):
+        random_student(leak=0.9).simulate(*random_batch())
+
+
+def test_wide_student_is_not_degenerate():
+    """The convergence tests above mean something only where many neurons are neither silent nor saturated."""
+    student, inputs = wide_student(), random_batch(1, (6, 4, 5))
+    rates = student.equilibrium(*inputs).hidden_states[-1]
+    assert 0.2 < np.mean((rates > 0) & (rates < 1)) < 0.9
+    assert SHAPE.hidden_size < rates.shape[2] and to_device(rates, "cpu") is rates

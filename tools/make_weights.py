@@ -1,0 +1,183 @@
+"""Make the bundled teacher anew: a 4 x 128 BERT with its own WordPiece vocabulary, taught by a fine-tuned MiniLM.
+
+    python -m nanospike.finetune --model MINILM --task sst-2 --data-dir GLUE/SST-2 --output-dir runs/minilm-sst2 --epochs 3
+    python tools/make_weights.py --teacher runs/minilm-sst2 --data-dir GLUE/SST-2 --text weights/text/train.txt \
+        --corpus CORPUS/*.txt --output-dir runs/bundled-teacher
+
+1. A WordPiece tokenizer is trained on the task's texts, the project's own text and the corpus.
+2. Every piece starts from the teacher's embedding of it, projected on the leading principal components.
+3. The small BERT learns the teacher's softened logits of the task's training texts, of texts made from them by
+   cutting and joining, and of the project's text. No dev or test sentence is read but to report the accuracy.
+
+What it writes (config.json, model.safetensors as float16, tokenizer.json) is copied to weights/teacher.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nanospike import bert
+from nanospike.checkpoint import require_empty, write_json
+from nanospike.config import BertConfig, option, parse
+from nanospike.finetune import dropping
+from nanospike.backend import library, random_generator
+from nanospike.inference import teacher_logits
+from nanospike.loss import logits_loss
+from nanospike.models import Teacher, load_teacher
+from nanospike.tasks import find_task, read_split, score
+from nanospike.text import Encoded, bert_template, encode, load_tokenizer, read_lines
+from nanospike.train import Run, Stage, TrainingOptions, begin, command
+from nanospike.tree import leaves, nest
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeWeights(TrainingOptions):
+    """Train the small BERT that the package brings along."""
+
+    teacher: Path = option("directory of the fine-tuned BERT that teaches")
+    data_dir: Path = option("directory of SST-2")
+    text: tuple[Path, ...] = option("the project's own unlabelled sentences", ())
+    corpus: tuple[Path, ...] = option("general text for the vocabulary, a paragraph a line", ())
+    vocabulary: int = option("word pieces", 8000)
+    hidden_size: int = option("width", 128)
+    encoders: int = option("encoders", 4)
+    heads: int = option("attention heads", 4)
+    positions: int = option("longest text, in word pieces", 128)
+    spliced: int = option("texts made by cutting and joining training texts", 60000)
+    temperature: float = option("temperature of the logits", 1.0)
+    dropout: float = option("dropout probability", 0.1)
+
+
+def train_tokenizer(texts, size, length_limit=100):
+    """A lower-casing BERT WordPiece tokenizer of `size` pieces."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=length_limit))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.WordPieceTrainer(
+            vocab_size=size, special_tokens=SPECIAL, continuing_subword_prefix="##", limit_alphabet=100, show_progress=False
+        ),
+    )
+    tokenizer.post_processor = bert_template(tokenizer.get_vocab())
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def projected_embeddings(tokenizer, teacher, their_tokenizer, width, texts):
+    """(V, width): each piece's embedding in the teacher (the mean of its pieces there), on the principal components of
+    the pieces as often as they occur."""
+    theirs = teacher.tree["embeddings"]["word_embeddings"]["weight"].astype(float)
+    their_vocabulary = their_tokenizer.get_vocab()
+    rows = np.zeros((tokenizer.get_vocab_size(), theirs.shape[1]))
+    for piece, i in tokenizer.get_vocab().items():
+        ids = [their_vocabulary[piece]] if piece in their_vocabulary else _respelled(piece, their_tokenizer)
+        rows[i] = theirs[ids].mean(axis=0)
+    counts = np.bincount(np.concatenate(encode(tokenizer, texts, 128).ids), minlength=len(rows)) ** 0.5
+    centre = (counts[:, None] * rows).sum(axis=0) / counts.sum()
+    _, _, directions = np.linalg.svd((rows - centre) * np.sqrt(counts)[:, None], full_matrices=False)
+    projected = (rows - centre) @ directions[:width].T
+    return projected / projected.std() * 0.5
+
+
+def _respelled(piece, tokenizer):
+    """The teacher's word pieces for the letters of a piece that its vocabulary lacks."""
+    continued = piece.startswith("##")
+    ids = tokenizer.encode(piece.removeprefix("##"), add_special_tokens=False).ids
+    if continued and ids:
+        inner = tokenizer.id_to_token(ids[0])
+        ids = [tokenizer.token_to_id("##" + inner) or ids[0], *ids[1:]]
+    return ids or [tokenizer.token_to_id("[UNK]")]
+
+
+def small_bert(options, embeddings, seed):
+    config = BertConfig(
+        vocab_size=len(embeddings),
+        hidden_size=options.hidden_size,
+        num_hidden_layers=options.encoders,
+        num_attention_heads=options.heads,
+        intermediate_size=4 * options.hidden_size,
+        max_position_embeddings=options.positions,
+        hidden_dropout_prob=options.dropout,
+        attention_probs_dropout_prob=options.dropout,
+    )
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for name, shape in bert.parameter_shapes(config, labels=2, pooler=True).items():
+        fresh = np.ones(shape) if "LayerNorm.weight" in name else np.zeros(shape)
+        if not name.endswith("bias") and "LayerNorm" not in name:
+            spread = 0.1 if "embeddings" in name else 1 / np.sqrt(shape[-1])
+            fresh = spread * rng.standard_normal(shape)
+        tensors[name] = fresh.astype(np.float32)
+    tensors["embeddings.word_embeddings.weight"] = embeddings.astype(np.float32)
+    return Teacher(config, nest(tensors))
+
+
+def splice(texts, count, seed):
+    """New texts: a part of one, or the end of one after the beginning of another."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for i, j in rng.integers(0, len(texts), (count, 2)):
+        first, second = texts[i].split(), texts[j].split()
+        cut = first[: rng.integers(1, len(first) + 1)]
+        made.append(" ".join(cut + second[rng.integers(0, len(second)) :]) if rng.random() < 0.5 else " ".join(cut))
+    return list(dict.fromkeys(made))
+
+
+def gradients(student, options):
+    """Stage.gradients of the soft cross-entropy of the teacher's logits, which stand in as labels (n, C)."""
+    xp = library(options.device)
+
+    def step(batch, seed):
+        generator = random_generator(xp, seed)
+        drop = dropping(options.dropout, generator)
+        out, vjp = student.forward(
+            batch.input_ids, batch.attention_mask, batch.token_type_ids, drop=drop, drop_attention=drop
+        )
+        value, loss_vjp = logits_loss(out.logits, batch.labels, options.temperature)
+        grads = {}
+        vjp(None, None, loss_vjp(1.0), grads)
+        return {"logits": value}, dict(leaves(grads)), lambda: {}
+
+    return step
+
+
+def main(argv=None):
+    options = parse(MakeWeights, argv, prog="python tools/make_weights.py")
+    task = find_task("sst-2")
+    teacher, their_tokenizer = load_teacher(options.teacher), load_tokenizer(options.teacher)
+    train, dev = (read_split(task, options.data_dir, s) for s in ("train", "dev"))
+    own = read_lines(options.text) if options.text else []
+    if not options.resume:
+        require_empty(options.output_dir)
+    begin(options)
+    general = read_lines(options.corpus) if options.corpus else []
+    tokenizer = train_tokenizer([*train.texts, *own, *general], options.vocabulary)
+    tokenizer.save(str(options.output_dir / "tokenizer.json"))
+    texts = [*train.texts, *splice(train.texts, options.spliced, options.seed), *own]
+    cache = options.output_dir / "teacher_logits.npy"
+    if not cache.exists():
+        np.save(cache, teacher_logits(teacher, encode(their_tokenizer, texts, options.max_length)))
+    soft = np.load(cache)
+    embeddings = projected_embeddings(tokenizer, teacher, their_tokenizer, options.hidden_size, texts)
+    student = small_bert(options, embeddings, options.seed)
+    data = encode(tokenizer, texts, options.positions)
+    data = Encoded(data.ids, data.types, soft)
+    stage = Stage("finetune", data, gradients(student, options), options.epochs, options.learning_rate)
+    Run(options, student.parameters()).train([stage])
+    student.raw_config = {"id2label": task.id2label}
+    student.save(options.output_dir, "float16")
+    dev_data = encode(tokenizer, dev.texts, options.positions, dev.labels)
+    value = score(task, teacher_logits(student, dev_data), dev_data.labels)
+    write_json(options.output_dir / "eval_results.json", {"task": task.name, "metric": task.metric, "teacher": value})
+    print(f"SST-2 dev {task.metric} {value:.4f}; saved in {options.output_dir}")
+
+
+if __name__ == "__main__":
+    command(lambda: main(sys.argv[1:]))
