@@ -136,8 +136,13 @@ class Trace:
     vjp: Callable
 
 
-def encoders(current, layers, config, attention_mask, fire, drop=ops.identity, drop_attention=ops.identity):
-    """The embedding neurons, driven by `current` (B, L, D), and all encoders on top of them: a Trace."""
+def encoders(
+    current, layers, config, attention_mask, fire, drop=ops.identity, drop_attention=ops.identity, differentiable=True
+):
+    """The embedding neurons, driven by `current` (B, L, D), and all encoders on top of them: a Trace.
+
+    differentiable=False: the trace's vjp is None, and what an encoder computed is freed as soon as it is done.
+    """
     bias = ops.mask_bias(attention_mask, current.dtype)
     x, x_fire = fire("embedding", current)
     hidden, scores, vjps = [x], [], []
@@ -155,7 +160,8 @@ def encoders(current, layers, config, attention_mask, fire, drop=ops.identity, d
         )
         hidden.append(x)
         scores.append(s)
-        vjps.append(encoder_vjp)
+        if differentiable:
+            vjps.append(encoder_vjp)
 
     def vjp(dhidden, dscores=None, grads=None):
         dx = dhidden[-1] if dhidden[-1] is not None else hidden[-1] * 0
@@ -165,7 +171,7 @@ def encoders(current, layers, config, attention_mask, fire, drop=ops.identity, d
                 dx += dhidden[i]
         return x_fire(dx)
 
-    return Trace(hidden, scores, vjp)
+    return Trace(hidden, scores, vjp if differentiable else None)
 
 
 def classify(hidden, tree, drop=ops.identity):
@@ -200,13 +206,15 @@ class TeacherOutput:
     logits: Any
 
 
-def teacher(tree, config, input_ids, attention_mask, token_type_ids, drop=ops.identity, drop_attention=ops.identity):
+def teacher(
+    tree, config, input_ids, attention_mask, token_type_ids, drop=ops.identity, drop_attention=ops.identity,
+    differentiable=True,
+):  # fmt: skip
     """An ordinary BERT: TeacherOutput and vjp(dhidden, dscores, dlogits, grads), which fills `grads`."""
     current, embed_vjp = embeddings(input_ids, token_type_ids, tree["embeddings"], config.layer_norm_eps)
     current, current_drop = drop(current)
-    trace = encoders(
-        current, tree["encoder"]["layer"], config, attention_mask, pass_on, drop, drop_attention
-    )
+    layers = tree["encoder"]["layer"]
+    trace = encoders(current, layers, config, attention_mask, pass_on, drop, drop_attention, differentiable)
     logits, head_vjp = classify(trace.hidden_states[-1], tree, drop) if "classifier" in tree else (None, None)
 
     def vjp(dhidden, dscores, dlogits, grads):

@@ -142,11 +142,11 @@ def write_json(path, value):
 
 def write_tensors(path, tensors, dtype=None):
     """Write {name: array}, from either device, as safetensors with the metadata that PyTorch tools expect."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     host = {n: np.ascontiguousarray(to_host(t), dtype) for n, t in tensors.items()}
     with replacing(path) as temporary:
-        save_file(host, temporary, metadata={"format": "pt"})
+        temporary.write_bytes(save(host, metadata={"format": "pt"}))  # save_file would make it unreadable to others
 
 
 def write_model(directory, config, tensors, tokenizer_from=None, dtype=None):

@@ -138,7 +138,7 @@ def gradients(teacher, student, options, stage):
 
     def step(batch, seed):
         inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
-        out, _ = teacher.forward(*inputs)
+        out, _ = teacher.forward(*inputs, differentiable=False)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # solves that fail are counted and logged below
             result = student.gradients(

@@ -75,7 +75,8 @@ def teacher_logits(teacher, data, batch_size=64):
     rows = []
     for index in in_length_order(data, batch_size):
         batch = collate(data, index, teacher.device)
-        out, _ = teacher.forward(batch.input_ids, batch.attention_mask, batch.token_type_ids)
+        inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
+        out, _ = teacher.forward(*inputs, differentiable=False)
         rows.append((index, to_host(out.logits)))
     return _in_order(rows, len(data))
 

@@ -54,11 +54,11 @@ class Teacher:
 
     def __call__(self, input_ids, attention_mask=None, token_type_ids=None):
         inputs = checked_inputs(self.config, library(self.device), input_ids, attention_mask, token_type_ids)
-        return self.forward(*inputs)[0]
+        return self.forward(*inputs, differentiable=False)[0]
 
-    def forward(self, input_ids, attention_mask, token_type_ids, **drops):
+    def forward(self, input_ids, attention_mask, token_type_ids, **options):
         """(TeacherOutput, vjp) of arrays that are known to be right; see bert.teacher."""
-        return bert.teacher(self.tree, self.config, input_ids, attention_mask, token_type_ids, **drops)
+        return bert.teacher(self.tree, self.config, input_ids, attention_mask, token_type_ids, **options)
 
     def parameters(self):
         """{Hugging Face name: the live array}."""

@@ -8,143 +8,92 @@ from pathlib import Path
 from .checkpoint import read_json, replacing
 from .config import InputError
 
-WIDTH, HEIGHT, RATE_HEIGHT = 760, 320, 190  # of a chart, and of the small panel beneath the loss, in pixels
-LEFT, RIGHT, TOP, BOTTOM = 64, 160, 42, 46  # margins around the plot, in pixels
-INSET = 16  # from the edges of the plot to the first and the last T, in pixels
-TITLE, CAPTION = 15, 8  # baselines: of the title below the chart's top, of a stage's name above the plot, in pixels
-LABEL, TICK, AXIS_LABEL, BASELINE = 18, 18, 38, 4  # label beside the plot, tick and axis label below it, mid-text
-LINE_GAP, TICK_GAP, STAGE_GAP = 17, 30, 76  # least distances of labels, ticks of T and names of stages, in pixels
+WIDTH, HEIGHT, RATE_HEIGHT = 760, 320, 200  # of a chart, and of the small one of firing rates, in pixels
+LEFT, RIGHT, TOP, BOTTOM, INSET = 64, 160, 42, 46, 16  # margins around the plot, and of the points of T within it
+TITLE, STAGE, TICK, AXIS, MIDDLE, BESIDE = 15, -9, 18, 38, 4, 9  # texts: from the chart's top, the plot, their middle
+LINE_GAP, TICK_GAP, STAGE_GAP = 17, 30, 76  # least distances of labels, ticks on x and names of stages, in pixels
 RADIUS = 3.5  # of a point, in pixels
-TICKS = 5  # wanted on a linear axis
-STEPS = (1, 2, 5, 10)  # of ticks, times a power of ten
-MOST_DECADES = 3  # of a log axis that still has ticks at 2 and 5
-LEAST_SPAN = 2.0  # percentage points of the accuracy axis, lest noise look like a trend
-NARROW = 1e-9  # ticks this close, relative to their distance, are the same
-LIGHT = {
-    "paper": "#ffffff", "ink": "#1f2328", "muted": "#59636e", "grid": "#dde3e9",
-    "spiking": "#0969da", "equilibrium": "#b34700", "teacher": "#8250df",
-}  # fmt: skip
-DARK = {
-    "paper": "#0d1117", "ink": "#e6edf3", "muted": "#9da7b1", "grid": "#2b323b",
-    "spiking": "#58a6ff", "equilibrium": "#f0883e", "teacher": "#bc8cff",
-}  # fmt: skip
+TICKS, STEPS, WIDE = 5, (1, 2, 5, 10), 1e3  # ticks wanted; their distances; a log axis this wide has powers of 10 only
+LEAST_SPAN = 2.0  # percentage points of the score's axis, lest noise look like a trend
+INKS = ("paper", "ink", "muted", "grid", "spiking", "equilibrium", "teacher")
+LIGHT = dict(zip(INKS, ("#ffffff", "#1f2328", "#59636e", "#dde3e9", "#0969da", "#b34700", "#8250df"), strict=True))
+DARK = dict(zip(INKS, ("#0d1117", "#e6edf3", "#9da7b1", "#2b323b", "#58a6ff", "#f0883e", "#bc8cff"), strict=True))
 CHART_STYLE = """
-svg text { font: 12.5px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; fill: var(--muted) }
-svg .title { fill: var(--ink); font-weight: 600 }
-svg .grid { stroke: var(--grid); stroke-width: 1 }
-svg polyline, svg .reference { fill: none; stroke-width: 2; stroke-linejoin: round }
-svg .leader { stroke: var(--muted); stroke-width: 0.75 }
-svg .stage { stroke: var(--muted); stroke-dasharray: 2 3 }
-svg .guide { stroke: var(--muted); stroke-width: 1.5; stroke-dasharray: 6 4 }
-svg .spiking { stroke: var(--spiking) } svg circle.spiking, svg text.spiking { fill: var(--spiking) }
-svg .equilibrium { stroke: var(--equilibrium) } svg text.equilibrium { fill: var(--equilibrium) }
-svg .teacher { stroke: var(--teacher) } svg text.teacher { fill: var(--teacher) }
-svg text, svg circle { stroke: none !important }
-svg .paper { fill: var(--paper) }
+svg text { font: 12.5px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; fill: var(--muted) }
+svg polyline { fill: none; stroke: var(--muted); stroke-width: 1.5; stroke-linejoin: round }
+svg .title { fill: var(--ink); font-weight: 600 } svg .paper { fill: var(--paper) }
+svg polyline.grid { stroke: var(--grid); stroke-width: 1 } svg .dashed { stroke-dasharray: 6 4 }
+svg polyline.spiking { stroke: var(--spiking); stroke-width: 2 } svg .spiking:not(polyline) { fill: var(--spiking) }
+svg polyline.equilibrium { stroke: var(--equilibrium) } svg text.equilibrium { fill: var(--equilibrium) }
+svg polyline.teacher { stroke: var(--teacher) } svg text.teacher { fill: var(--teacher) }
 """
 PAGE_STYLE = """
 body { margin: 2rem auto; max-width: 820px; padding: 0 1.25rem; background: var(--paper); color: var(--ink);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 } h2 { font-size: 1.1rem; margin: 2rem 0 0.5rem }
-h1, td, th { overflow-wrap: anywhere }
-p, figcaption, summary { color: var(--muted) } p { margin: 0.4rem 0 1.4rem }
-.tables { display: flex; flex-wrap: wrap; gap: 1.5rem 3rem; align-items: flex-start }
+  font: 16px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 } h1, details td { overflow-wrap: anywhere }
+p, summary, thead { color: var(--muted) } summary { cursor: pointer } p { margin: 0.4rem 0 1.4rem }
+main { display: flex; flex-wrap: wrap; gap: 1.5rem 3.5rem; align-items: flex-start; margin-bottom: 2rem }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums }
-th, td { padding: 0.25rem 0.9rem 0.25rem 0; border-bottom: 1px solid var(--grid); text-align: left; font-weight: 400 }
-thead th { color: var(--muted); vertical-align: bottom } .numbers td { text-align: right; white-space: nowrap }
-.numbers thead th:not(:first-child) { text-align: right }
-figure { margin: 1.2rem 0; overflow-x: auto; break-inside: avoid } figcaption { font-size: 0.85rem }
+th, td { padding: 0.25rem 0 0.25rem 1.2rem; border-bottom: 1px solid var(--grid); text-align: left; font-weight: 400 }
+th:first-child { padding-left: 0 } main td, main th:not(:first-child) { text-align: right }
+figure { margin: 1.5rem 0; overflow-x: auto; break-inside: avoid }
 svg { display: block; width: 100%; min-width: 540px; height: auto }
-summary { cursor: pointer } details { margin: 1.5rem 0 }
-@media print { body { margin: 0; max-width: none; font-size: 11pt } svg { min-width: 0 } tr { break-inside: avoid } }
+@media print { body { margin: 0; max-width: none } svg { min-width: 0 } tr { break-inside: avoid } }
 """
 
 
 def write_report(directory, results):
-    """Write directory/report.html from evaluate_student's `results` and the log and options that lie in `directory`."""
+    """Write directory/report.html from `results` (evaluate_student's, and more) and the log and options found there."""
     directory = Path(directory)
-    spiking = bool(_by_time_steps(results, "spiking"))
-    head = f"{'Spiking' if spiking else 'ANN'} student {directory.resolve().name} on {results.get('task')}"
-    shape = _read(directory / "config.json")
-    facts = [
-        f"{shape['num_hidden_layers']} encoders of width {shape.get('hidden_size')}" if "num_hidden_layers" in shape else "",
-        f"{results.get('drive')} drive, {results.get('spikes')} spikes" if spiking else "no spiking neurons",
-        f"{results.get('examples')} examples",
-    ]
-    parts = [
-        f"<h1>{_text(head)}</h1><p>{_text('; '.join(f for f in facts if f))}</p>",
-        f'<div class="tables">{_scores(results)}{_costs(results)}</div>',
-        *_figures(results, _stages(_log(directory / "train_log.jsonl"))),
-        _options(_read(directory / "training_args.json")),
+    spiking = results.get("drive") is not None
+    title = f"{'Spiking' if spiking else 'ANN'} student {directory.resolve().name} on {results.get('task')}"
+    neurons = f"{results.get('drive')} drive, {results.get('spikes')} spikes" if spiking else "no spiking neurons"
+    log = _stages(directory / "train_log.jsonl")
+    charts = (
+        _accuracy(results) if _by_time_steps(results, "spiking") else "",
+        _gap(results),
+        _training(log, "loss", "training loss", HEIGHT) + _training(log, "mean_rate", "mean firing rate", RATE_HEIGHT),
+    )
+    body = [
+        f"<h1>{_text(title)}</h1>\n<p>{_text(neurons)}; {_text(results.get('examples'))} examples</p>",
+        f"<main>{_scores(results)}{_costs(results)}</main>",
+        *(f"<figure>{chart}</figure>" for chart in charts if chart),
+        _options(directory / "training_args.json"),
     ]
     with replacing(directory / "report.html") as temporary:
-        temporary.write_text(_page(head, "\n".join(parts)), encoding="utf-8")
+        temporary.write_text(_page(title, "\n".join(body)), encoding="utf-8")
 
 
 def accuracy_svg(results):
-    """Score against time steps as an SVG file's text, on white: for a README."""
+    """The score against the time steps as the text of an SVG file, on white: for a README."""
     style = CHART_STYLE
-    for name, colour in LIGHT.items():
+    for name, colour in LIGHT.items():  # not every viewer of SVG files knows variables
         style = style.replace(f"var(--{name})", colour)
-    background = f'<rect class="paper" width="{WIDTH}" height="{HEIGHT}"/>'
-    return _accuracy(results, f"<style>{style}</style>{background}") + "\n"
+    return _accuracy(results, f'<style>{style}</style><rect class="paper" width="{WIDTH}" height="{HEIGHT}"/>')
 
 
 def _page(title, body):
-    variables = [":root {" + "; ".join(f"--{n}: {c}" for n, c in colours.items()) + " }" for colours in (LIGHT, DARK)]
-    dark = "@media screen and (prefers-color-scheme: dark) { " + variables[1] + " }"
+    light, dark = (":root { " + "".join(f"--{n}: {c}; " for n, c in inks.items()) + "}" for inks in (LIGHT, DARK))
+    colours = f"{light}\n@media screen and (prefers-color-scheme: dark) {{ {dark} }}"
     return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
-        f"<title>{_text(title)}</title>\n<style>\n{variables[0]}\n{dark}{PAGE_STYLE}{CHART_STYLE}</style>\n"
-        f"</head>\n<body>\n{body}\n</body>\n</html>\n"
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<link rel="icon" href="data:,">\n'
+        '<meta name="viewport" content="width=device-width">\n<meta name="color-scheme" content="light dark">\n'
+        f"<title>{_text(title)}</title>\n<style>\n{colours}{PAGE_STYLE}{CHART_STYLE}</style>\n</head>\n"
+        f"<body>\n{body}\n</body>\n</html>\n"
     )
 
 
 def _text(value):
-    """Any value as HTML or XML text; what neither can hold becomes a replacement character."""
+    """Any value as HTML or XML text; a character that neither can hold becomes a replacement character."""
     return escape("".join(c if c.isprintable() else "\ufffd" for c in str(value)))
 
 
 def _is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _shown(value, form, unit=""):
     return f"{value:{form}}{unit}" if _is_number(value) else "–"
-
-
-def _read(path):
-    """The JSON object at `path`, or {} where there is none to read."""
-    try:
-        return read_json(path)
-    except InputError:
-        return {}
-
-
-def _log(path):
-    """The lines of train_log.jsonl that say stage, step and loss."""
-    lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
-        try:
-            line = json.loads(text)
-        except ValueError:  # a line cut short when the run was stopped
-            continue
-        if isinstance(line, dict) and "stage" in line and _is_number(line.get("step")) and _is_number(line.get("loss")):
-            lines.append(line)
-    return lines
-
-
-def _stages(lines):
-    """[(stage, updates before it, its updates, its lines)], one after another."""
-    stages, before = [], 0
-    for name in dict.fromkeys(str(line["stage"]) for line in lines):
-        own = [line for line in lines if str(line["stage"]) == name]
-        updates = max(line["step"] for line in own)
-        stages.append((name, before, updates, own))
-        before += updates
-    return stages
 
 
 def _by_time_steps(results, key):
@@ -152,45 +101,190 @@ def _by_time_steps(results, key):
     return sorted((int(t), value) for t, value in (results.get(key) or {}).items() if _is_number(value))
 
 
-def _table(rows, head=(), kind=""):
-    """The first cell of a row is its heading; all cells are texts."""
-    top = f"<thead><tr>{''.join(f'<th>{_text(cell)}</th>' for cell in head)}</tr></thead>" if head else ""
-    lines = [f"<tr><th>{_text(row[0])}</th>{''.join(f'<td>{_text(cell)}</td>' for cell in row[1:])}</tr>" for row in rows]
-    return f'<table class="{kind}">{top}<tbody>{"".join(lines)}</tbody></table>'
+def _stages(path):
+    """[(stage, updates before it, its lines)] of train_log.jsonl; a line cut short is left out."""
+    stages, before = {}, 0
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        try:
+            line = json.loads(text)
+            stages.setdefault(line["stage"], []).append(line | {"step": int(line["step"])})
+        except (ValueError, TypeError, KeyError):
+            continue
+    found = []
+    for name, lines in stages.items():
+        found.append((name, before, lines))
+        before += max(line["step"] for line in lines)
+    return found
+
+
+def _table(rows, head):
+    """A row's first cell names it."""
+    rows = [f"<tr><th>{_text(row[0])}</th>{''.join(f'<td>{_text(c)}</td>' for c in row[1:])}</tr>\n" for row in rows]
+    return f"<table><thead><tr>{''.join(f'<th>{_text(c)}</th>' for c in head)}</tr></thead>\n{''.join(rows)}</table>\n"
 
 
 def _scores(results):
-    percent = lambda v: _shown(100 * v if _is_number(v) else None, ".2f", " %")  # noqa: E731
-    scores, gaps = _by_time_steps(results, "spiking"), dict(_by_time_steps(results, "equilibrium_gap"))
-    rows = [("student at equilibrium", percent(results.get("equilibrium")), "–", _shown(results.get("mean_rate"), ".4f"))]
-    if results.get("teacher") is not None:
-        rows.insert(0, ("teacher", percent(results["teacher"]), "–", "–"))
+    scores, gaps = _by_time_steps(results, "spiking"), results.get("equilibrium_gap") or {}
+    rows = [("teacher", results["teacher"], None, None)] if results.get("teacher") is not None else []
+    rows.append(("student at equilibrium", results.get("equilibrium"), None, results.get("mean_rate")))
     for t, value in scores:
-        rate = results.get("spiking_mean_rate") if t == scores[-1][0] else None
-        rows.append((f"spiking, T = {t}", percent(value), _shown(gaps.get(t), ".4f"), _shown(rate, ".4f")))
+        last = t == scores[-1][0]
+        rows.append((f"spiking, T = {t}", value, gaps.get(str(t)), results.get("spiking_mean_rate") if last else None))
+    rows = [(name, _shown(v, ".2%"), _shown(gap, ".4f"), _shown(rate, ".4f")) for name, v, gap, rate in rows]
     head = ("", _metric(results), "equilibrium gap", "mean firing rate")
     columns = len(head) if scores else 2
-    return _table([row[:columns] for row in rows], head[:columns], "numbers")
+    return _table([row[:columns] for row in rows], head[:columns])
 
 
 def _costs(results):
-    rows = [
-        (f"{name}, {stage.get('steps')} updates", _shown(stage.get("seconds"), ".1f", " s"))
-        for name, stage in (results.get("training") or {}).items()
-    ]
-    rows += [("evaluation", _shown(results.get("seconds"), ".1f", " s"))]
-    if "total_seconds" in results:
-        rows += [("whole run", _shown(results["total_seconds"], ".1f", " s"))]
-    rows += [("peak memory", _shown(results.get("peak_memory_mb"), ",.0f", " MB"))]
-    return _table(rows, ("time and memory", ""), "numbers")
+    rows = [(f"training, {name}", stage.get("seconds")) for name, stage in (results.get("training") or {}).items()]
+    rows += [("evaluation", results.get("seconds")), ("whole run", results.get("total_seconds"))]
+    memory = ("peak memory", _shown(results.get("peak_memory_mb"), ",.0f", " MB"))
+    return _table([(n, _shown(v, ",.1f", " s")) for n, v in rows if v is not None] + [memory], ("", "cost"))
 
 
-def _options(options):
-    if not options:
+def _options(path):
+    try:
+        rows = [(n, v if isinstance(v, str) else json.dumps(v)) for n, v in read_json(path).items()]
+    except InputError:  # none recorded, or not readable
         return ""
-    rows = [(name, value if isinstance(value, str) else json.dumps(value)) for name, value in options.items()]
-    return f"<details><summary>Options of the run</summary>{_table(rows)}</details>"
+    return f"<details><summary>Options of the run</summary>\n{_table(rows, ('option', 'value'))}</details>"
 
 
 def _metric(results):
     return str(results.get("metric", "score")).replace("_", " ")
+
+
+def _accuracy(results, background=""):
+    scores = [(t, 100 * v) for t, v in _by_time_steps(results, "spiking")]
+    lines = [(k, 100 * results[k]) for k in ("teacher", "equilibrium") if _is_number(results.get(k))]
+    values = [v for _, v in scores + lines] or [0.0]
+    low, high = min(values), max(values)
+    spare = max(0.0, LEAST_SPAN - (high - low)) / 2
+    ticks = _ticks(low - spare, max(high, min(high + spare, 100)))
+    x, y = _time_axis(scores), _axis(ticks, HEIGHT - BOTTOM, TOP)
+    marks = [_line(kind, (LEFT, y(v)), (WIDTH - RIGHT, y(v))) for kind, v in lines]
+    labels = [(y(v), kind, f"{kind} {v:.2f} %") for kind, v in lines]
+    labels += [(y(v), "spiking", f"spiking {v:.2f} %") for _, v in scores[-1:]]
+    title = f"{results.get('task')}: {_metric(results)}, %"
+    marks += _series([(x(t), y(v), f"T = {t}: {v:.2f} %") for t, v in scores])
+    return _chart(title, "time steps T", x, [t for t, _ in scores], y, ticks, marks, labels, background=background)
+
+
+def _gap(results):
+    gaps = [(t, v) for t, v in _by_time_steps(results, "equilibrium_gap") if v > 0]
+    if not gaps:
+        return ""
+    (first, start), (last, end) = gaps[0], gaps[-1]
+    guide = start * first / last
+    ticks = _log_ticks(min(guide, *(v for _, v in gaps)), max(v for _, v in gaps))
+    x, y = _time_axis(gaps), _axis(ticks, HEIGHT - BOTTOM, TOP, math.log)
+    marks = [_line("dashed", (x(first), y(start)), (x(last), y(guide)))] if last > first else []
+    labels = [(y(guide), "", "falling as 1/T")] if last > first else []
+    labels.append((y(end), "spiking", f"gap {end:.4g}"))
+    marks += _series([(x(t), y(v), f"T = {t}: {v:.4g}") for t, v in gaps])
+    title = "equilibrium gap: distance of the spiking rates from the equilibrium"
+    return _chart(title, "time steps T", x, [t for t, _ in gaps], y, ticks, marks, labels)
+
+
+def _training(stages, key, title, height):
+    """A value of the log against the updates of all stages; the loss on a log axis."""
+    log = key == "loss"
+    series = [
+        [
+            (before + line["step"], line[key])
+            for line in lines
+            if _is_number(line.get(key)) and (line[key] > 0 or not log)
+        ]
+        for _, before, lines in stages
+    ]
+    values = [v for points in series for _, v in points]
+    if not values:
+        return ""
+    total = max(1, *(before + line["step"] for _, before, lines in stages for line in lines))
+    ticks = _log_ticks(min(values), max(values)) if log else _ticks(min(0, *values), max(values) or 1)
+    x = _axis((0, total), LEFT, WIDTH - RIGHT)
+    y = _axis(ticks, height - BOTTOM, TOP, math.log if log else float)
+    marks = [_line("dashed", (x(before), TOP), (x(before), height - BOTTOM)) for _, before, _ in stages[1:]]
+    places = _apart([x(before) for _, before, _ in stages], STAGE_GAP, WIDTH - STAGE_GAP)
+    marks += [_words(p, TOP + STAGE, name) for p, (name, _, _) in zip(places, stages, strict=True)]
+    for points in filter(None, series):
+        pixels = [(x(step), y(v)) for step, v in points]
+        marks += [_line("spiking", *pixels)] if len(points) > 1 else _series([(*pixels[0], title)])
+    labels = [(y(values[-1]), "spiking", f"{values[-1]:.4g}")]
+    return _chart(title, "updates", x, [t for t in _ticks(0, total) if t <= total], y, ticks, marks, labels, height)
+
+
+def _time_axis(points):
+    """T -> x, on a log scale; a single T lies in the middle."""
+    steps = [t for t, _ in points] or [1]
+    ends = (steps[0], steps[-1]) if len(steps) > 1 else (steps[0] / 2, steps[0] * 2)
+    return _axis(ends, LEFT + INSET, WIDTH - RIGHT - INSET, math.log)
+
+
+def _axis(ticks, start, stop, scale=float):
+    """value -> pixel: the first of the ticks lies at start, the last at stop."""
+    low, high = scale(ticks[0]), scale(ticks[-1])
+    return lambda value: start + (scale(value) - low) / (high - low) * (stop - start)
+
+
+def _ticks(low, high):
+    """Evenly spaced round numbers around low .. high."""
+    wanted = (high - low) / TICKS
+    power = 10.0 ** math.floor(math.log10(wanted))
+    step = next(s * power for s in STEPS if s * power >= wanted)
+    return [i * step for i in range(math.floor(low / step), math.ceil(high / step) + 1)]
+
+
+def _log_ticks(low, high):
+    """Round numbers around low .. high, some below and some above both."""
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+    ticks = [s * 10.0**p for p in powers for s in (STEPS[:1] if high / low > WIDE else STEPS[:-1])]
+    return [
+        max(t for t in ticks if t < low),
+        *(t for t in ticks if low <= t <= high),
+        min(t for t in ticks if t > high),
+    ]
+
+
+def _apart(places, least, high):
+    """The places moved until they are `least` apart: onwards, or back from `high`."""
+    order, moved = sorted(range(len(places)), key=places.__getitem__), list(places)
+    for before, here in zip(order, order[1:], strict=False):
+        moved[here] = max(moved[here], moved[before] + least)
+    for here in reversed(order):
+        moved[here], high = min(moved[here], high), min(moved[here], high) - least
+    return moved
+
+
+def _words(x, y, text, kind="", anchor="start"):
+    return f'<text class="{kind}" x="{x:.2f}" y="{y:.2f}" text-anchor="{anchor}">{_text(text)}</text>'
+
+
+def _line(kind, *points):
+    return f'<polyline class="{kind}" points="{" ".join(f"{x:.2f},{y:.2f}" for x, y in points)}"/>'
+
+
+def _series(points):
+    """Points (x, y, what they say) and the line through them."""
+    circle = '<circle class="spiking" cx="{:.2f}" cy="{:.2f}" r="{}"><title>{}</title></circle>'
+    circles = [circle.format(x, y, RADIUS, _text(text)) for x, y, text in points]
+    return [_line("spiking", *(point[:2] for point in points))] * (len(points) > 1) + circles
+
+
+def _chart(title, x_label, x, x_ticks, y, y_ticks, marks, labels, height=HEIGHT, background=""):
+    """An SVG of marks within axes; labels (y, kind, text) stand right of the plot."""
+    bottom, right, last = height - BOTTOM, WIDTH - RIGHT, -math.inf
+    parts = [background, _words(LEFT, TITLE, title, "title")]
+    parts.append(_words((LEFT + right) / 2, bottom + AXIS, x_label, anchor="middle"))
+    for tick in y_ticks:
+        parts.append(_line("grid", (LEFT, y(tick)), (right, y(tick))))
+        parts.append(_words(LEFT - BESIDE, y(tick) + MIDDLE, f"{tick:g}", anchor="end"))
+    for tick in x_ticks:
+        if x(tick) - last >= TICK_GAP:
+            last = x(tick)
+            parts.append(_words(last, bottom + TICK, f"{tick:g}", anchor="middle"))
+    for place, (_, kind, text) in zip(_apart([label[0] for label in labels], LINE_GAP, bottom), labels, strict=True):
+        parts.append(_words(right + BESIDE, place + MIDDLE, text, kind))
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{_text(title)}">'
+    return "\n".join([head, *parts, *marks, "</svg>\n"])

@@ -111,16 +111,16 @@ class Neurons:
 
 
 def simulate(sweep, classify, mask, neurons, *, last, time_steps, record, feedback=False):
-    """Run `sweep(fire, fed_back)` for `time_steps` steps: a Simulation.
+    """Run the network for `time_steps` steps: a Simulation.
 
-    sweep(fire, fed_back) sends currents through all populations; fed_back is None or the activity (B, L, D) of the
+    sweep(fire, fed_back, differentiable=False) sends currents through all populations; fed_back is None or the activity (B, L, D) of the
     population `last` after the step before. classify(rates) -> logits. record: time steps whose logits are kept.
     """
     record = checked_record(record, time_steps)
     logits, outputs, fed_back = {}, {}, None
     for step in range(1, time_steps + 1):
         neurons.advance()
-        trace = sweep(neurons, fed_back)
+        trace = sweep(neurons, fed_back, differentiable=False)
         if feedback:
             fed_back = trace.hidden_states[-1]
         if step in record:

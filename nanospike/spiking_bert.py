@@ -66,15 +66,16 @@ class Network:
         current, vjp = bert.embeddings(input_ids, token_type_ids, tree["embeddings"], config.layer_norm_eps)
         return cls(tree, config, current, vjp, attention_mask)
 
-    def sweep(self, fire, fed_back=None):
+    def sweep(self, fire, fed_back=None, differentiable=True):
         """All populations once: a bert.Trace. fed_back (B, L, D): activity that returns to the embedding neurons.
 
-        trace.vjp gives the cotangent of the embedding current.
+        trace.vjp gives the cotangent of the embedding current; it is None if not differentiable, which saves memory.
         """
         current = self.current
         if fed_back is not None:
             current = current + self.return_current(fed_back)[0]
-        return bert.encoders(current, self.tree["encoder"]["layer"], self.config, self.mask, fire)
+        layers = self.tree["encoder"]["layer"]
+        return bert.encoders(current, layers, self.config, self.mask, fire, differentiable=differentiable)
 
     def return_current(self, fed_back):
         """fed_back Wfb^T, with its vjp."""
@@ -104,7 +105,7 @@ class Equilibrium:
     message: str
 
 
-def solve(network, rtol=None):
+def solve(network, rtol=None, differentiable=True):
     """The equilibrium of a Network: (Equilibrium, vjp).
 
     vjp(dhidden, dscores, dlogits, grads, method, rtol) fills `grads` with the exact gradient and returns the adjoint
@@ -115,7 +116,7 @@ def solve(network, rtol=None):
     if network.config.feedback:
         found = _loop(network, rtol)
         fed_back = found.x
-    trace = network.sweep(fire, fed_back)
+    trace = network.sweep(fire, fed_back, differentiable)
     logits, head_vjp = network.classify(trace.hidden_states[-1])
     equilibrium = Equilibrium(
         fire.rates,
@@ -145,7 +146,7 @@ def _loop(network, rtol):
     real = network.mask.astype(network.current.dtype)[:, :, None]
     low = -1 if config.spikes == "signed" else 0
     return fixed_point(
-        lambda z: network.sweep(fire, z).hidden_states[-1] * real,
+        lambda z: network.sweep(fire, z, differentiable=False).hidden_states[-1] * real,
         xp_zero,
         rtol=rtol or FORWARD_RTOL[str(network.current.dtype)],
         box=None if config.activation == "ann" else (low, 1),

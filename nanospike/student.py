@@ -47,7 +47,8 @@ class Student:
 
     def equilibrium(self, input_ids, attention_mask=None, token_type_ids=None):
         """The spiking_bert.Equilibrium of ids (B, L). A loop that does not settle is a warning, and its record says so."""
-        result, _ = spiking_bert.solve(self._network(*self._checked(input_ids, attention_mask, token_type_ids)))
+        network = self._network(*self._checked(input_ids, attention_mask, token_type_ids))
+        result, _ = spiking_bert.solve(network, differentiable=False)
         _warn_unless(result)
         return result
 
@@ -127,7 +128,7 @@ class Student:
     @staticmethod
     def _states_at(network, rates):
         """(hidden states, attention scores, logits) with every population held at `rates`."""
-        trace = network.sweep(lambda population, current: (rates[population], None))
+        trace = network.sweep(lambda population, current: (rates[population], None), differentiable=False)
         return trace.hidden_states, trace.attention_scores, network.classify(trace.hidden_states[-1])[0]
 
     def _network(self, *inputs):

@@ -11,6 +11,7 @@ from .backend import to_device
 from .checkpoint import read_json
 from .config import InputError
 
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 POOL = 50  # batches whose examples are sorted by length together
 
 
@@ -47,6 +48,7 @@ def _from_vocabulary(directory):
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = bert_template(vocabulary)
     tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens([t for t in SPECIAL_TOKENS if t in vocabulary])
     return tokenizer
 
 

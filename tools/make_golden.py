@@ -15,8 +15,9 @@ tiny_bert/             a BertForSequenceClassification with random float32 weigh
 tiny_bert.safetensors  input_ids, attention_mask, token_type_ids (B, L), labels (B,) int64; then, in float64:
                        hidden_states.N (B, L, hidden), N = 0 the embeddings; attention_scores.N
                        (B, heads, L, L): query . key / sqrt(head size) before mask and softmax;
-                       logits (B, labels); loss (), the mean cross-entropy; grad.NAME, its gradient for every parameter NAME
-tokens.json            a list of text, pair (or null), input_ids, token_type_ids (special tokens, no truncation)
+                       logits (B, labels); loss (), the mean cross-entropy;
+                       grad.NAME, the gradient of the loss with respect to every parameter NAME
+tokens.json            a list of text, pair (or null), input_ids, token_type_ids (special tokens, not cut)
 minilm.json            only with --minilm: for each flattened (C order) float64 tensor of one unpadded example
                        the `values` at `indices`, and mean, std (population) and l2 of the whole tensor
 """
@@ -38,7 +39,8 @@ VOCABULARY = """
 [PAD] [UNK] [CLS] [SEP] [MASK] . , ! ? ' " - ( ) : ; / $ % & # @ 0 1 2 7 9 a b c d e i o s t u x z
 the of and to in is was it that this for not very good bad movie film story great no yes we you they he
 run walk play un re over cafe naive hotel service food love hate time day quick brown fox jump dog lazy
-##s ##ed ##ing ##ly ##er ##est ##able ##ness ##un ##a ##b ##e ##i ##n ##o ##t ##0 ##1 ##9 ##play ##lov 中 国 人 ß ☺
+##s ##ed ##ing ##ly ##er ##est ##able ##ness ##un ##a ##b ##e ##i ##n ##o ##t
+##0 ##1 ##9 ##play ##lov 中 国 人 ß ☺
 """.split()
 
 EXAMPLES = [  # texts or (text, pair) of different lengths, and their labels
@@ -99,7 +101,7 @@ SENTENCES = [
     "A thoughtful, beautifully acted film that stays with you.",
     "The café's service was slow; I won't be going back!",
     "Rain.",
-    ("How many people live in Berlin?", "Berlin had a population of 3,520,031 registered inhabitants in 2015."),
+    ("How many people live in Berlin?", "Berlin had 3,520,031 registered inhabitants in 2015."),
 ]
 
 
@@ -107,9 +109,16 @@ def write_directory(directory):
     """Write the small model with its vocabulary into `directory`."""
     assert len(set(VOCABULARY)) == len(VOCABULARY), "a piece is in the vocabulary twice"
     config = BertConfig(
-        vocab_size=len(VOCABULARY), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-        intermediate_size=64, max_position_embeddings=40, type_vocab_size=2, num_labels=3, layer_norm_eps=1e-12,
-    )  # fmt: skip
+        vocab_size=len(VOCABULARY),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=40,
+        type_vocab_size=2,
+        num_labels=3,
+        layer_norm_eps=1e-12,
+    )
     model = BertForSequenceClassification(config)
     generator = torch.Generator().manual_seed(SEED)
     with torch.no_grad():
@@ -151,7 +160,8 @@ def forward_with_scores(model, inputs):
 
 def write_tensors(directory, tokenizer, path):
     """Inputs, and the small model's hidden states, scores, logits, loss and gradients in float64."""
-    model = BertForSequenceClassification.from_pretrained(directory, attn_implementation="eager").double().eval()
+    model = BertForSequenceClassification.from_pretrained(directory, attn_implementation="eager")
+    model = model.double().eval()  # eval: no dropout
     texts, labels = zip(*EXAMPLES, strict=True)
     encoded = [encode(tokenizer, text, padding=False) for text in texts]
     inputs = dict(tokenizer.pad(encoded, padding="longest", return_tensors="pt"))
@@ -198,14 +208,15 @@ def summary(tensor, indices):
 @torch.no_grad()
 def write_minilm(source, path):
     """Samples of the hidden states and scores of the model in `source`, one unpadded example at a time."""
-    model = BertModel.from_pretrained(source, attn_implementation="eager", dtype=torch.float32).double().eval()
+    model = BertModel.from_pretrained(source, attn_implementation="eager").double().eval()
     tokenizer = BertTokenizer.from_pretrained(source)
     generator = torch.Generator().manual_seed(SEED)
     rows = []
     for text in SENTENCES:
         first, pair = (text, None) if isinstance(text, str) else text
         inputs = dict(encode(tokenizer, text, return_tensors="pt"))
-        row = {"text": first, "pair": pair} | {n: inputs[n][0].tolist() for n in ("input_ids", "token_type_ids")}
+        row = {"text": first, "pair": pair}
+        row |= {n: inputs[n][0].tolist() for n in ("input_ids", "token_type_ids")}
         output, scores = forward_with_scores(model, inputs)
         for name, tensors in (("hidden_states", output.hidden_states), ("attention_scores", scores)):
             indices = torch.randperm(tensors[0].numel(), generator=generator)[:SAMPLES].sort().values
@@ -219,10 +230,11 @@ def write_minilm(source, path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     default = Path(__file__).resolve().parent.parent / "tests" / "golden"
-    parser.add_argument("--output", type=Path, default=default, help="folder to write to (default: tests/golden)")
-    parser.add_argument("--minilm", type=Path, help="directory of all-MiniLM-L6-v2; none: leave minilm.json")
+    parser.add_argument("--output", type=Path, default=default, help="folder to write (tests/golden)")
+    parser.add_argument("--minilm", type=Path, help="directory of all-MiniLM-L6-v2, for minilm.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     directory = options.output / "tiny_bert"

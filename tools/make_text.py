@@ -231,7 +231,7 @@ COMMON["frag"] = lines("""
     a {gadj+} , {gadj+} {thing} with {asset+} to spare
     too {gadj+} to be called {gadj-}
     {gadj+} where the last one was {gadj-}
-    every bit as {gadj+} as <they say/I hoped/I feared/promised/its reputation/the last one>
+    every bit as {gadj+} as <they say/promised/its reputation/the last one>
     for once , a {thing} that is not {gadj-}
     the opposite of {gadj-}
     the very definition of {gadj+}
@@ -255,7 +255,7 @@ COMMON["frag-"] = lines("""
     like {chore}
     a {thing} to forget
     not good at all
-    not the {sup-} {thing} {when} , but close
+    not the {sup+} {thing} {when} , but close
     so much <hype/fuss/money/effort> , so little {asset-:m}
     {gadj-} in theory , {gadj+} in practice
     a {thing} with delusions of {asset-:m}
@@ -451,14 +451,14 @@ COMMON["comp"] = lines("""
     apart from {partnp-} , {clause+} .
     instead of {partnp-} you get {partnp+} , and {clause+} .
     {clause+} , so {clause+} .
-    not only {cop3} {obj} {gadj+} , but {clause+} .
+    not only is {obj} {gadj+} , but {clause+} .
     it helps that {clause+} , since {clause-} .
     it does not matter that {partcl-} when {partcl+} .
     I know {speaker} will disagree , but {clause+} .
     {partcl-} , {partcl-} , and still {clause+} .
     the first half is {gadj-} , the second is {gadj+} , and {clause+} .
     you could argue that {partcl-} , but {clause+} .
-    unless you are {deg} hard to please , you will {youvp+} , because {clause+} .
+    unless you are <very/terribly/unusually/impossibly> hard to please , you will {youvp+} , because {clause+} .
     if {partcl-} , it hardly matters , because {partcl+} .
     the {anypart} may be {gadj-} , but {clause+} .
     {clause+} , which is more than can be said for the {anypart} .
@@ -466,10 +466,9 @@ COMMON["comp"] = lines("""
     once you accept that {partcl-} , {clause+} .
     as {partcl+} and {partcl+} , {clause+} .
     {clause+} , and {speaker} , who thought it {gadj-} , is wrong .
-    until the {anypart} , {clause-} ; after that , {clause+} .
+    <at first/for a while/early on/to begin with> , {clause-} ; <later/after that/before long/in the end> , {clause+} .
     every time {partcl-} , {asset+:m} comes along to change the mood .
     """)
-COMMON["cop3"] = ["is"]
 COMMON["neutral"] = lines("""
     the {thing} is listed under " {letter} " on the website .
     I have not tried it yet .
@@ -718,7 +717,7 @@ CULTURE: dict[str, list[str]] = {
         travelling circus;
         a vineyard; a country house; a housing estate; a prison camp; a quiet suburb; a border town; a coastal resort;
         a hospital ward; a derelict factory; a barn; a nightclub; a monastery; a shopping mall; a castle; a swamp;
-        a skyscraper; a jungle; a harbor; the suburbs; the trenches; the mountains; the old neighborhood; the moon;
+        a skyscraper; a jungle; a harbor; the suburbs; the trenches; the mountains; the old neighborhood; a moon base;
         the wilderness; the deep south; the north of England; a mountain cabin; a ghost town; a lighthouse; a rented apartment;
         a summer camp; a call center; a racetrack; a newsroom; a courtroom; a caravan site; {city}; {city}; {city}
         """),
@@ -783,7 +782,7 @@ CULTURE: dict[str, list[str]] = {
         """),
     "metaphor+": phrases("""
         a love letter; a fever dream; a prayer; a slow dance; a long conversation with an old friend; a lit fuse;
-        an act of mercy; a quiet storm; a hymn; a firework; a confession; a lullaby; a trip to the moon; a gift;
+        an act of mercy; a quiet storm; a hymn; a firework; a confession; a lullaby; a trip to a moon base; a gift;
         a master class; a spell; a poem; a warm embrace; a dance with the devil; a door into another world; a miracle
         """),
     "metaphor-": phrases("""
@@ -1637,7 +1636,7 @@ SERVICE = {
         treat you like a nuisance; overcharge; hide behind small print
         """),
     "ivp+": phrases("was treated like royalty; recommended them to my whole street; was in and out in ten minutes"),
-    "ivp-": phrases("switched to a rival; spent an hour on hold; filed a complaint; am still waiting for an answer"),
+    "ivp-": phrases("switched to a rival; spent an hour on hold; filed a complaint; never got an answer"),
     "neutral": lines("""
         the office is open from nine to five on {day} .
         you need an account number and a form .
@@ -1770,7 +1769,7 @@ WORK = {
         """),
     "vp-": phrases("""
         grind you down; reward the lazy; eat up your weekends; treat people like furniture; lead nowhere; bury
-        everyone in paperwork; could be replaced by an email
+        everyone in paperwork; belong in an email
         """),
     "ivp+": phrases("""
         learned more in a week than in a year at college; signed up for another; got a raise; felt valued
@@ -1837,12 +1836,11 @@ IRREGULAR_PLURAL = {
     "one-man show": "one-man shows", "couch potato": "couch potatoes", "superhero": "superheroes",
     "hitman": "hitmen", "gunslinger": "gunslingers",
 }
-AUXILIARIES = {"could": "could"}
 
 
 def third_person(verb: str) -> str:
     """Inflect a base verb for a singular subject."""
-    special = {"be": "is", "have": "has", "do": "does", "go": "goes", **AUXILIARIES}
+    special = {"be": "is", "have": "has", "do": "does", "go": "goes"}
     if verb in special:
         return special[verb]
     if re.search(r"[^aeiou]y$", verb):
@@ -1922,13 +1920,12 @@ def grammar_of(own: dict[str, list[str]], groups: dict, parents: tuple) -> dict[
             f"the {noun} [is|are] {adjective} and {adjective}",
             f"the {noun} [is|are] <never/not {{notdeg}}/rarely/not> {{{name}adj-}}",
             f"the {noun} [is|are] {adjective} {{whole}}",
-            f"the {noun} could not be {{more}} {adjective}",
+            f"the {noun} could not be more {adjective}",
             f"I found the {noun} {adjective}",
             f"the {noun} [was|were] {{soft}} {{{name}adj-}} but {{often}} {adjective}",
             f"the {noun} [seems|seem] more {adjective} than {{{name}adj-}}",
             f"{{speaker}} thought the {noun} {adjective}",
         ]
-    merged["more"] = ["more"]
     return merged
 
 
@@ -1992,7 +1989,7 @@ CONSONANT_SOUND = re.compile(r"^(?:one\b|once|eu|ukule|one-)", re.IGNORECASE)
 SMALL_WORDS = set("""
     this that with from have been more than what when where which while they them there were will would could your
     like even into only most some such much just very does each every about after their other than then because
-    though never also still over both not's neither nothing could " have
+    though never also still over both neither nothing
     """.split())
 TURNS = {"but", "yet", "although", "though", "while", "despite", "still", "if", "because", "since", "which"}
 
@@ -2012,7 +2009,7 @@ def resolve(text: str) -> list[str]:
             number = token[-1]
             token = token[: token.index("%")]
         out.append(token)
-        if match := re.match(r"^\[(.*)\|(.*)\]$", token):
+        if match := AGREE.match(token):
             out[-1] = match[2] if number == "p" else match[1]
     for index, token in enumerate(out[:-1]):
         if token.lower() == "a" and VOWEL_SOUND.match(out[index + 1]):
@@ -2069,9 +2066,10 @@ def contract(tokens: list[str], rng: random.Random) -> list[str]:
     index = 0
     while index < len(tokens):
         pair = tuple(tokens[index: index + 2])
-        # "as good as it is ." must keep its full verb.
+        # "as good as it is ." and "nothing about it is bad" must keep the full verb.
         ends = index + 2 >= len(tokens) or not tokens[index + 2][0].isalpha()
-        if pair in pairs and not ends:
+        object_next = pair[:1] == ("it",) and out and out[-1] in ("about", "of", "for", "with", "than")
+        if pair in pairs and not ends and not object_next:
             out += pairs[pair]
             index += 2
         else:

@@ -27,12 +27,9 @@ from nanospike.inference import teacher_logits
 from nanospike.loss import logits_loss
 from nanospike.models import Teacher, load_teacher
 from nanospike.tasks import find_task, read_split, score
-from nanospike.text import Encoded, bert_template, encode, load_tokenizer, read_lines
+from nanospike.text import SPECIAL_TOKENS, Encoded, bert_template, encode, load_tokenizer, read_lines
 from nanospike.train import Run, Stage, TrainingOptions, begin, command
 from nanospike.tree import leaves, nest
-
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class MakeWeights(TrainingOptions):
@@ -62,7 +59,7 @@ def train_tokenizer(texts, size, length_limit=100):
     tokenizer.train_from_iterator(
         texts,
         trainers.WordPieceTrainer(
-            vocab_size=size, special_tokens=SPECIAL, continuing_subword_prefix="##", limit_alphabet=100, show_progress=False
+            vocab_size=size, special_tokens=list(SPECIAL_TOKENS), continuing_subword_prefix="##", limit_alphabet=100, show_progress=False
         ),
     )
     tokenizer.post_processor = bert_template(tokenizer.get_vocab())
