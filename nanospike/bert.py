@@ -7,8 +7,9 @@ equilibrium rate, or the spikes of one time step. Like every op it returns (valu
 Axes: B examples, L tokens, D hidden, H heads, N encoders, C labels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any
 
 from . import ops
 from .tree import child
@@ -222,6 +223,8 @@ def teacher(
         if dlogits is not None:
             dlast = head_vjp(dlogits, grads)
             dhidden[-1] = dlast if dhidden[-1] is None else dhidden[-1] + dlast
-        embed_vjp(current_drop(trace.vjp(dhidden, dscores, child(grads, "encoder", "layer"))), child(grads, "embeddings"))
+        embed_vjp(
+            current_drop(trace.vjp(dhidden, dscores, child(grads, "encoder", "layer"))), child(grads, "embeddings")
+        )
 
     return TeacherOutput(trace.hidden_states, trace.attention_scores, logits), vjp

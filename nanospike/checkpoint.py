@@ -103,7 +103,11 @@ def fit_tensors(tensors, shapes, optional, where):
     missing = [n for n in shapes if n not in tensors and n not in optional]
     if missing:
         raise InputError(f"{where}: missing tensors: {_some(missing)}")
-    wrong = [f"{n} is {tensors[n].shape}, config.json says {s}" for n, s in shapes.items() if n in tensors and tensors[n].shape != s]
+    wrong = [
+        f"{n} is {tensors[n].shape}, config.json says {s}"
+        for n, s in shapes.items()
+        if n in tensors and tensors[n].shape != s
+    ]
     if wrong:
         raise InputError(f"{where}: mis-shaped tensors: {_some(wrong, '; ')}")
     not_float = [n for n in shapes if n in tensors and tensors[n].dtype.kind != "f"]

@@ -121,7 +121,10 @@ def _add_flag(parser, f, is_positional):
     if is_positional:
         parser.add_argument(f.name, nargs="*", help=help)
         return
-    flag, note = "--" + f.name.replace("_", "-"), "required" if f.default is MISSING else f"default: {_shown(f.default)}"
+    flag, note = (
+        "--" + f.name.replace("_", "-"),
+        "required" if f.default is MISSING else f"default: {_shown(f.default)}",
+    )
     if f.default is MISSING or f.default in (None, (), ""):
         note = "required" if f.default is MISSING else None
     text = f"{help} ({note})" if note else help
@@ -184,6 +187,10 @@ def _from_file(path, known):
 def plain(record):
     """The record as a dict that JSON can hold."""
     return {
-        k: str(v) if isinstance(v, Path) else [str(x) if isinstance(x, Path) else x for x in v] if isinstance(v, tuple) else v
+        k: str(v)
+        if isinstance(v, Path)
+        else [str(x) if isinstance(x, Path) else x for x in v]
+        if isinstance(v, tuple)
+        else v
         for k, v in asdict(record).items()
     }

@@ -41,15 +41,19 @@ class Distill(TrainingOptions):
     )
     stages: tuple[str, ...] = option(
         "what to train, in this order: general (hidden states and attention, on --corpus), internal (the same, on the "
-        "task's texts), prediction (logits); without it, internal and prediction, and general first if there is a corpus",
+        "task's texts), prediction (logits); without it, internal and prediction, after general if there is a corpus",
         (),
         choices=STAGES,
     )
     corpus: tuple[Path, ...] = option("plain text files, a paragraph a line, for the general stage", ())
     encoders: int = option("encoders of the student; 0: as many as the teacher's", 0)
     init: str = option("where the student's weights start", "teacher", choices=("teacher", "random"))
-    layer_map: tuple[int, ...] = option("the teacher's layer (from 1) for each of the student's; without it, evenly", ())
-    student: str = option("ann: an ordinary BERT of the same size, as a baseline", "spiking", choices=("spiking", "ann"))
+    layer_map: tuple[int, ...] = option(
+        "the teacher's layer (from 1) for each of the student's; without it, evenly", ()
+    )
+    student: str = option(
+        "ann: an ordinary BERT of the same size, as a baseline", "spiking", choices=("spiking", "ann")
+    )
     feedback: bool = option("feed the last encoder's rates back to the embedding neurons", False)
     v_th: float = option("firing threshold, in units of the current", 1.0)
     leak: float = option("membrane's factor per time step: 1 is IF, below 1 LIF", 1.0)
@@ -182,7 +186,9 @@ def main(argv=None):
     teacher = load_teacher(source, options.device)
     if teacher.config.num_labels != task.num_labels or "classifier" not in teacher.tree:
         have = teacher.config.num_labels if "classifier" in teacher.tree else "no"
-        raise InputError(f"--teacher {source}: has {have} labels, {task.name} needs {task.num_labels}; run finetune first")
+        raise InputError(
+            f"--teacher {source}: has {have} labels, {task.name} needs {task.num_labels}; run finetune first"
+        )
     encoders = options.encoders or teacher.config.num_hidden_layers
     teacher_layers(encoders, teacher.config.num_hidden_layers, options.layer_map)
     tokenizer = load_tokenizer(source)

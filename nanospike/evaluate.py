@@ -26,8 +26,12 @@ class Evaluate:
     data_dir: Path | None = option("directory of the task's data, or the GLUE directory above it", None)
     split: str = option("which labelled file: dev or train", "dev", choices=("dev", "train"))
     time_steps: tuple[int, ...] = option("time steps at which it is scored", (2, 4, 8, 16, 32, 64))
-    drive: str | None = option("how neurons are driven; without it, differential (leaky: instant)", None, choices=DRIVES)
-    spikes: str | None = option("what a neuron may emit; without it, what the student was trained for", None, choices=SPIKES)
+    drive: str | None = option(
+        "how neurons are driven; without it, differential (leaky: instant)", None, choices=DRIVES
+    )
+    spikes: str | None = option(
+        "what a neuron may emit; without it, what the student was trained for", None, choices=SPIKES
+    )
     initial: float = option("membranes at the start, as a fraction of the threshold", 0.5)
     max_length: int = option("word pieces per text; longer ones are cut", 128)
     batch_size: int = option("examples at a time", 64)

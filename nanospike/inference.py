@@ -53,7 +53,7 @@ def predict(directory, texts, time_steps=PREDICT_STEPS, device="cpu", batch_size
                 record=(),
             ).logits[time_steps]
         )
-        for i, row in zip(index, logits):
+        for i, row in zip(index, logits, strict=True):
             results[i] = _answer(row, names) | {"time_steps": time_steps}
     return results
 

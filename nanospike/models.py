@@ -86,7 +86,9 @@ def load_teacher(directory, device="cpu", dtype="float32"):
     declared = raw.get("num_labels", len(raw["id2label"]) if raw.get("id2label") else labels)
     if labels is not None and declared != labels:
         raise InputError(f"{directory}: classifier.weight has {labels} labels, config.json says {declared}")
-    config = read_config(BertConfig, raw | {"num_labels": labels or raw.get("num_labels", 2)}, directory / "config.json")
+    config = read_config(
+        BertConfig, raw | {"num_labels": labels or raw.get("num_labels", 2)}, directory / "config.json"
+    )
     has_pooler = "pooler.dense.weight" in tensors
     shapes = bert.parameter_shapes(config, labels, has_pooler)
     tree = nest(placed(fit_tensors(tensors, shapes, (), directory), device, kind))

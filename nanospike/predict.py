@@ -29,7 +29,7 @@ def main(argv=None):
     if not any(t.strip() for t in texts):
         raise InputError("no text given: expected texts as arguments, or lines on standard input")
     model = options.model or bundled("student")
-    for text, answer in zip(texts, predict(model, texts, options.time_steps, options.device)):
+    for text, answer in zip(texts, predict(model, texts, options.time_steps, options.device), strict=True):
         if options.json:
             print(json.dumps({"text": text} | answer, ensure_ascii=False))
         else:

@@ -9,9 +9,9 @@ from .checkpoint import read_json, replacing
 from .config import InputError
 
 WIDTH, HEIGHT, RATE_HEIGHT = 760, 320, 200  # of a chart, and of the small one of firing rates, in pixels
-LEFT, RIGHT, TOP, BOTTOM, INSET = 64, 160, 42, 46, 16  # margins around the plot, and of the points of T within it
+LEFT, RIGHT, TOP, BOTTOM = 64, 160, 42, 46  # margins around the plot
 TITLE, STAGE, TICK, AXIS, MIDDLE, BESIDE = 15, -9, 18, 38, 4, 9  # texts: from the chart's top, the plot, their middle
-LINE_GAP, TICK_GAP, STAGE_GAP = 17, 30, 76  # least distances of labels, ticks on x and names of stages, in pixels
+LINE_GAP, TICK_GAP, STAGE_GAP = 17, 30, 76  # least distances of labels, ticks on x and names of stages
 RADIUS = 3.5  # of a point, in pixels
 TICKS, STEPS, WIDE = 5, (1, 2, 5, 10), 1e3  # ticks wanted; their distances; a log axis this wide has powers of 10 only
 LEAST_SPAN = 2.0  # percentage points of the score's axis, lest noise look like a trend
@@ -20,7 +20,7 @@ LIGHT = dict(zip(INKS, ("#ffffff", "#1f2328", "#59636e", "#dde3e9", "#0969da", "
 DARK = dict(zip(INKS, ("#0d1117", "#e6edf3", "#9da7b1", "#2b323b", "#58a6ff", "#f0883e", "#bc8cff"), strict=True))
 CHART_STYLE = """
 svg text { font: 12.5px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; fill: var(--muted) }
-svg polyline { fill: none; stroke: var(--muted); stroke-width: 1.5; stroke-linejoin: round }
+svg polyline { fill: none; stroke: var(--muted); stroke-width: 1.5; stroke-linejoin: round; stroke-linecap: round }
 svg .title { fill: var(--ink); font-weight: 600 } svg .paper { fill: var(--paper) }
 svg polyline.grid { stroke: var(--grid); stroke-width: 1 } svg .dashed { stroke-dasharray: 6 4 }
 svg polyline.spiking { stroke: var(--spiking); stroke-width: 2 } svg .spiking:not(polyline) { fill: var(--spiking) }
@@ -157,34 +157,45 @@ def _metric(results):
 
 def _accuracy(results, background=""):
     scores = [(t, 100 * v) for t, v in _by_time_steps(results, "spiking")]
-    lines = [(k, 100 * results[k]) for k in ("teacher", "equilibrium") if _is_number(results.get(k))]
-    values = [v for _, v in scores + lines] or [0.0]
+    known = [(k, 100 * results[k]) for k in ("teacher", "equilibrium") if _is_number(results.get(k))]
+    values = [v for _, v in scores + known] or [0.0]
     low, high = min(values), max(values)
     spare = max(0.0, LEAST_SPAN - (high - low)) / 2
     ticks = _ticks(low - spare, max(high, min(high + spare, 100)))
-    x, y = _time_axis(scores), _axis(ticks, HEIGHT - BOTTOM, TOP)
-    marks = [_line(kind, (LEFT, y(v)), (WIDTH - RIGHT, y(v))) for kind, v in lines]
-    labels = [(y(v), kind, f"{kind} {v:.2f} %") for kind, v in lines]
-    labels += [(y(v), "spiking", f"spiking {v:.2f} %") for _, v in scores[-1:]]
-    title = f"{results.get('task')}: {_metric(results)}, %"
-    marks += _series([(x(t), y(v), f"T = {t}: {v:.2f} %") for t, v in scores])
-    return _chart(title, "time steps T", x, [t for t, _ in scores], y, ticks, marks, labels, background=background)
+    lines = [(kind, f"{kind} {v:.2f} %", v, v) for kind, v in known]
+    title = f"{results.get('task')}: {_metric(results)} in percent"
+    return _over_time(title, scores, "spiking {:.2f} %", ticks, float, lines, background)
 
 
 def _gap(results):
     gaps = [(t, v) for t, v in _by_time_steps(results, "equilibrium_gap") if v > 0]
     if not gaps:
         return ""
-    (first, start), (last, end) = gaps[0], gaps[-1]
-    guide = start * first / last
-    ticks = _log_ticks(min(guide, *(v for _, v in gaps)), max(v for _, v in gaps))
-    x, y = _time_axis(gaps), _axis(ticks, HEIGHT - BOTTOM, TOP, math.log)
-    marks = [_line("dashed", (x(first), y(start)), (x(last), y(guide)))] if last > first else []
-    labels = [(y(guide), "", "falling as 1/T")] if last > first else []
-    labels.append((y(end), "spiking", f"gap {end:.4g}"))
-    marks += _series([(x(t), y(v), f"T = {t}: {v:.4g}") for t, v in gaps])
+    ends, (t, first) = _ends(gaps), gaps[0]
+    guide = ("dashed", "falling as 1/T", first * t / ends[0], first * t / ends[1])
+    values = [*guide[2:], *(v for _, v in gaps)]
     title = "equilibrium gap: distance of the spiking rates from the equilibrium"
-    return _chart(title, "time steps T", x, [t for t, _ in gaps], y, ticks, marks, labels)
+    return _over_time(title, gaps, "gap {:.4g}", _log_ticks(min(values), max(values)), math.log, [guide])
+
+
+def _ends(points):
+    """The axis of T, from the first to the last; a single T lies in its middle."""
+    steps = [t for t, _ in points] or [1]
+    return (steps[0], steps[-1]) if len(steps) > 1 else (steps[0] / 2, steps[0] * 2)
+
+
+def _over_time(title, points, form, ticks, scale, lines, background=""):
+    """A chart of points (T, value), and of lines (kind, label, value at the left end, value at the right end)."""
+    x = _axis(_ends(points), LEFT, WIDTH - RIGHT, math.log)
+    y = _axis(ticks, HEIGHT - BOTTOM, TOP, scale)
+    marks = [_line(kind, (LEFT, y(left)), (WIDTH - RIGHT, y(right))) for kind, _, left, right in lines]
+    labels = [(y(right), kind, label) for kind, label, _, right in lines]
+    labels += [(y(v), "spiking", form.format(v)) for _, v in points[-1:]]
+    marks += [_line("spiking", *((x(t), y(v)) for t, v in points))]
+    for t, v in points:
+        place = f'cx="{x(t):.2f}" cy="{y(v):.2f}" r="{RADIUS}"'
+        marks.append(f'<circle class="spiking" {place}><title>T = {t}: {form.format(v)}</title></circle>')
+    return _chart(title, "time steps T", x, [t for t, _ in points], y, ticks, marks, labels, background=background)
 
 
 def _training(stages, key, title, height):
@@ -209,17 +220,11 @@ def _training(stages, key, title, height):
     places = _apart([x(before) for _, before, _ in stages], STAGE_GAP, WIDTH - STAGE_GAP)
     marks += [_words(p, TOP + STAGE, name) for p, (name, _, _) in zip(places, stages, strict=True)]
     for points in filter(None, series):
-        pixels = [(x(step), y(v)) for step, v in points]
-        marks += [_line("spiking", *pixels)] if len(points) > 1 else _series([(*pixels[0], title)])
+        marks.append(
+            _line("spiking", *((x(step), y(v)) for step, v in points + points[-1:]))
+        )  # a dot if it is only one
     labels = [(y(values[-1]), "spiking", f"{values[-1]:.4g}")]
     return _chart(title, "updates", x, [t for t in _ticks(0, total) if t <= total], y, ticks, marks, labels, height)
-
-
-def _time_axis(points):
-    """T -> x, on a log scale; a single T lies in the middle."""
-    steps = [t for t, _ in points] or [1]
-    ends = (steps[0], steps[-1]) if len(steps) > 1 else (steps[0] / 2, steps[0] * 2)
-    return _axis(ends, LEFT + INSET, WIDTH - RIGHT - INSET, math.log)
 
 
 def _axis(ticks, start, stop, scale=float):
@@ -265,13 +270,6 @@ def _line(kind, *points):
     return f'<polyline class="{kind}" points="{" ".join(f"{x:.2f},{y:.2f}" for x, y in points)}"/>'
 
 
-def _series(points):
-    """Points (x, y, what they say) and the line through them."""
-    circle = '<circle class="spiking" cx="{:.2f}" cy="{:.2f}" r="{}"><title>{}</title></circle>'
-    circles = [circle.format(x, y, RADIUS, _text(text)) for x, y, text in points]
-    return [_line("spiking", *(point[:2] for point in points))] * (len(points) > 1) + circles
-
-
 def _chart(title, x_label, x, x_ticks, y, y_ticks, marks, labels, height=HEIGHT, background=""):
     """An SVG of marks within axes; labels (y, kind, text) stand right of the plot."""
     bottom, right, last = height - BOTTOM, WIDTH - RIGHT, -math.inf
@@ -286,5 +284,5 @@ def _chart(title, x_label, x, x_ticks, y, y_ticks, marks, labels, height=HEIGHT,
             parts.append(_words(last, bottom + TICK, f"{tick:g}", anchor="middle"))
     for place, (_, kind, text) in zip(_apart([label[0] for label in labels], LINE_GAP, bottom), labels, strict=True):
         parts.append(_words(right + BESIDE, place + MIDDLE, text, kind))
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{_text(title)}">'
-    return "\n".join([head, *parts, *marks, "</svg>\n"])
+    size = f'viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{_text(title)}"'
+    return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" {size}>', *parts, *marks, "</svg>\n"])

@@ -113,8 +113,9 @@ class Neurons:
 def simulate(sweep, classify, mask, neurons, *, last, time_steps, record, feedback=False):
     """Run the network for `time_steps` steps: a Simulation.
 
-    sweep(fire, fed_back, differentiable=False) sends currents through all populations; fed_back is None or the activity (B, L, D) of the
-    population `last` after the step before. classify(rates) -> logits. record: time steps whose logits are kept.
+    sweep(fire, fed_back, differentiable=False) sends currents through all populations; fed_back is None or the activity
+    (B, L, D) of the population `last` after the step before. classify(rates) -> logits. record: time steps whose logits
+    are kept.
     """
     record = checked_record(record, time_steps)
     logits, outputs, fed_back = {}, {}, None

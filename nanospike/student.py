@@ -46,7 +46,7 @@ class Student:
         write_model(directory, config, self.parameters(), self.directory, dtype)
 
     def equilibrium(self, input_ids, attention_mask=None, token_type_ids=None):
-        """The spiking_bert.Equilibrium of ids (B, L). A loop that does not settle is a warning, and its record says so."""
+        """The spiking_bert.Equilibrium of ids (B, L). A loop that does not settle is a warning and in its record."""
         network = self._network(*self._checked(input_ids, attention_mask, token_type_ids))
         result, _ = spiking_bert.solve(network, differentiable=False)
         _warn_unless(result)
@@ -58,8 +58,8 @@ class Student:
     ):  # fmt: skip
         """(loss, {name: gradient}) of loss.distillation, exact at the equilibrium. Changes nothing.
 
-        teacher_out: hidden_states (M+1 of (B, L, E)), attention_scores (M of (B, H, L, L)), logits (B, C), each or None.
-        labels (B,) int. layer_map: see loss.teacher_layers.
+        teacher_out: hidden_states (M+1 of (B, L, E)), attention_scores (M of (B, H, L, L)), logits (B, C), each or
+        None. labels (B,) int. layer_map: see loss.teacher_layers.
         """
         inputs = self._checked(input_ids, attention_mask, token_type_ids)
         result = self.gradients(
@@ -69,7 +69,15 @@ class Student:
         return float(sum(result.terms.values())), dense_gradients(result.grads, self.parameters())
 
     def gradients(
-        self, input_ids, attention_mask, token_type_ids, teacher_out, *, adjoint_solver="gmres", simulation=None, **terms
+        self,
+        input_ids,
+        attention_mask,
+        token_type_ids,
+        teacher_out,
+        *,
+        adjoint_solver="gmres",
+        simulation=None,
+        **terms,
     ):
         """Gradients of the distillation loss, for inputs that are known to be right; terms: those of loss.distillation.
 
@@ -82,9 +90,7 @@ class Student:
         states = (equilibrium.hidden_states, equilibrium.attention_scores, equilibrium.logits)
         if simulation is not None:
             states = self._states_at(network, self._simulate(network, **simulation).rates)
-        values, loss_vjp = loss.distillation(
-            *states, teacher_out, attention_mask, self.tree["distill_map"], **terms
-        )
+        values, loss_vjp = loss.distillation(*states, teacher_out, attention_mask, self.tree["distill_map"], **terms)
         grads = {}
         adjoint = pull_back(*loss_vjp(grads), grads, adjoint_solver)
         if adjoint is not None:

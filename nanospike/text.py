@@ -82,7 +82,8 @@ def encode(tokenizer, texts, max_length, labels=None):
     too_long = [i for i, p in enumerate(pieces) if len(p.ids) > max_length]
     if too_long:
         warnings.warn(
-            f"{len(too_long)} of {len(pieces)} texts are longer than {max_length} word pieces and were cut", stacklevel=2
+            f"{len(too_long)} of {len(pieces)} texts are longer than {max_length} word pieces and were cut",
+            stacklevel=2,
         )
         tokenizer.enable_truncation(max_length)
         for i in too_long:
@@ -104,7 +105,8 @@ def encode_windows(tokenizer, paragraphs, max_length):
 
 @dataclass(frozen=True)
 class Batch:
-    """input_ids, attention_mask, token_type_ids (B, L) int64 and labels (B,) or None on one device; index (B,) on the host."""
+    """input_ids, attention_mask, token_type_ids (B, L) int64, labels (B,) or None, all on one device; index (B,) on the
+    host: which examples they are."""
 
     input_ids: object
     attention_mask: object

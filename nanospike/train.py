@@ -10,9 +10,9 @@ import shutil
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 
@@ -46,7 +46,13 @@ class TrainingOptions:
     device: str = option("where to compute", "cpu", choices=("cpu", "cuda"))
 
     def __post_init__(self):
-        for name, least in (("batch_size", 1), ("max_steps", 0), ("max_length", 3), ("log_every", 1), ("save_every", 0)):
+        for name, least in (
+            ("batch_size", 1),
+            ("max_steps", 0),
+            ("max_length", 3),
+            ("log_every", 1),
+            ("save_every", 0),
+        ):
             if getattr(self, name) < least:
                 raise InputError(f"--{name.replace('_', '-')}: found {getattr(self, name)}, expected at least {least}")
         for name in ("learning_rate", "weight_decay", "clip_norm"):
@@ -191,14 +197,16 @@ class Run:
         same = replace(self.options, resume=False, device="cpu", save_every=0, log_every=1)
         now, then = plain(same), state["options"] | {"resume": False, "device": "cpu", "save_every": 0, "log_every": 1}
         if changed := [k for k in now if now[k] != then.get(k)]:
-            raise InputError(
-                f"--resume: {', '.join('--' + k.replace('_', '-') for k in changed)} differ from the run in {self.directory}"
-            )
+            flags = ", ".join("--" + k.replace("_", "-") for k in changed)
+            raise InputError(f"--resume: other values of {flags} than in the run in {self.directory}")
         _copy_into(self.parameters, read_tensors(found[-1] / "model.safetensors"))
         optimizer = AdamW(self.parameters, weight_decay=self.options.weight_decay)
         moments = read_tensors(found[-1] / "optimizer.safetensors")
         for i, kind in enumerate("mv"):
-            _copy_into({n: pair[i] for n, pair in optimizer.moments.items()}, {n: moments[f"{kind}.{n}"] for n in self.parameters})
+            _copy_into(
+                {n: pair[i] for n, pair in optimizer.moments.items()},
+                {n: moments[f"{kind}.{n}"] for n in self.parameters},
+            )
         optimizer.step = state["updates"]
         self._forget_log_after(state)
         print(f"resuming {state['stage']} after step {state['step']}", file=sys.stderr)
@@ -210,7 +218,9 @@ class Run:
             kept = []
             for text in self.log_path.read_text(encoding="utf-8").splitlines():
                 line = json.loads(text)
-                if line["stage"] in state["summary"] or (line["stage"] == state["stage"] and line["step"] <= state["step"]):
+                if line["stage"] in state["summary"] or (
+                    line["stage"] == state["stage"] and line["step"] <= state["step"]
+                ):
                     kept.append(text + "\n")
             with replacing(self.log_path) as temporary:
                 temporary.write_text("".join(kept), encoding="utf-8")

@@ -4,7 +4,7 @@
 
 Like CuPy it never mixes with numpy.ndarray (scalars may mix), returns 0-d arrays where NumPy returns scalars, never
 warns, wraps integer-array indices that are out of range, and has only the names and keywords listed below. Stricter
-than CuPy: NumPy functions of its arrays, and NumPy arrays as indices, raise (CuPy dispatches, and copies to the device).
+than CuPy: NumPy's functions of its arrays, and NumPy arrays as indices, raise (CuPy dispatches or copies unasked).
 It knows only the differences that are written here, and nothing of kernels, streams, memory pools or speed.
 """
 
@@ -21,29 +21,29 @@ CONSTANTS = """
     int8 int16 int32 int64 integer intp nan newaxis number pi signedinteger uint8 uint16 uint32 uint64 unsignedinteger
 """
 UFUNCS = """
-    abs absolute add arctan bitwise_and bitwise_or bitwise_xor cbrt ceil conj conjugate copysign cos cosh divide equal exp
-    exp2 expm1 floor floor_divide fmax fmin greater greater_equal hypot invert isfinite isinf isnan left_shift less
+    abs absolute add arctan bitwise_and bitwise_or bitwise_xor cbrt ceil conj conjugate copysign cos cosh divide equal
+    exp exp2 expm1 floor floor_divide fmax fmin greater greater_equal hypot invert isfinite isinf isnan left_shift less
     less_equal log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor matmul maximum minimum mod
     multiply negative not_equal positive power reciprocal remainder right_shift rint sign signbit sin sinh sqrt square
     subtract tan tanh true_divide trunc
 """
 FUNCTIONS = """
     all:where allclose any:where arange argmax argmin argsort:order,stable argwhere around array_equal atleast_1d
-    atleast_2d average bincount broadcast_arrays broadcast_to:subok clip:min,max,dtype,where,casting column_stack
-    concatenate copy:subok count_nonzero:keepdims cumprod cumsum diag diagonal diff dot einsum:out expand_dims eye flatnonzero
-    flip full full_like hstack imag inner isclose isin linspace logspace max:initial,where mean:where median meshgrid
-    min:initial,where moveaxis nan_to_num nanmax:initial,where nanmean:where nanmin:initial,where nansum:initial,where
-    nonzero ones ones_like outer pad percentile prod:initial,where quantile:weights ravel real repeat reshape:shape roll
-    round searchsorted sort:order,stable split squeeze stack std:where,mean,correction sum:initial,where swapaxes
-    take:mode take_along_axis tensordot tile trace transpose tri tril triu unique:sorted var:where,mean,correction vdot
-    vstack where zeros zeros_like
+    atleast_2d average bincount broadcast_arrays:subok broadcast_to:subok clip:min,max,dtype,where,casting column_stack
+    concatenate copy:subok count_nonzero:keepdims cumprod cumsum diag diagonal diff dot einsum:out expand_dims eye
+    flatnonzero flip full full_like hstack imag inner isclose isin:kind linspace logspace max:initial,where mean:where
+    median meshgrid min:initial,where moveaxis nan_to_num nanmax:initial,where nanmean:where nanmin:initial,where
+    nansum:initial,where nonzero ones ones_like outer pad percentile:weights prod:initial,where quantile:weights ravel
+    real repeat reshape:shape roll round searchsorted sort:order,stable split squeeze stack std:where,mean,correction
+    sum:initial,where swapaxes take:mode take_along_axis tensordot tile trace transpose tri tril triu unique:sorted
+    var:where,mean,correction vdot vstack where zeros zeros_like
 """
 ABOUT_DTYPES = "can_cast issubdtype iscomplexobj isscalar ndim promote_types result_type shape size"  # plain answers
 METHODS = """
-    all:where any:where argmax argmin argsort:order,stable astype:device clip:dtype,where,casting conj copy cumprod cumsum
+    all:where any:where argmax argmin argsort:order,stable astype clip:dtype,where,casting conj copy cumprod cumsum
     diagonal dot fill flatten max:initial,where mean:where min:initial,where nonzero prod:initial,where ravel repeat
     reshape round searchsorted sort:order,stable squeeze std:where,mean,correction sum:initial,where swapaxes take:mode
-    trace transpose var:where,mean,correction view
+    tolist trace transpose var:where,mean,correction view
 """
 ATTRIBUTES = "T dtype flags imag itemsize mT nbytes ndim real shape size strides"
 AT_DTYPES = "iIlLqQefd"  # of add.at and scatter_add
@@ -122,16 +122,8 @@ class ndarray:
         out[...] = self._host
         return out
 
-    def set(self, array):
-        if array.dtype != self._host.dtype or array.shape != self._host.shape:
-            raise ValueError(f"set: {array.dtype} {array.shape} into {self._host.dtype} {self._host.shape}")
-        self._host[...] = array
-
     def item(self, *index):
         return self._host.item(*index)
-
-    def tolist(self):
-        return self._host.tolist()
 
     def __bool__(self):
         return bool(self._host)
@@ -141,9 +133,6 @@ class ndarray:
 
     def __float__(self):
         return float(self._host)
-
-    def __complex__(self):
-        return complex(self._host)
 
     def __repr__(self):
         return repr(self._host)
@@ -159,15 +148,15 @@ class ndarray:
 
     def _wrapped(self, index):
         """A NumPy index: integer arrays that reach over the end begin again at the front."""
-        keys = [np.asarray(_inner(k)) if isinstance(k, list) else _inner(k) for k in _as_tuple(index)]
-        widths = [_width(k) for k in keys]
-        axis, result = 0, []
-        for key, width in zip(keys, widths):
-            if isinstance(key, np.ndarray) and key.dtype.kind in "iu" and self._host.shape[axis : axis + 1] > (0,):
-                key = key % self._host.shape[axis]
-            result.append(key)
-            axis += self._host.ndim - sum(widths) if key is Ellipsis else width
-        return tuple(result)
+        keys = index if isinstance(index, tuple) else (index,)
+        keys = [np.asarray(_inner(k)) if isinstance(k, list) else _inner(k) for k in keys]
+        widths = [0 if k is None or k is Ellipsis else k.ndim if _kind(k) == "b" else 1 for k in keys]
+        axis = 0
+        for i, key in enumerate(keys):
+            if _kind(key) in ("i", "u"):
+                keys[i] = key % max(1, self._host.shape[axis])
+            axis += self._host.ndim - sum(widths) if key is Ellipsis else widths[i]
+        return tuple(keys)
 
     def __getitem__(self, index):
         return _device(self._host[self._wrapped(index)])
@@ -179,20 +168,21 @@ class ndarray:
             self._host[self._wrapped(index)] = value._host if isinstance(value, ndarray) else value
 
 
-def _as_tuple(index):
-    return index if isinstance(index, tuple) else (index,)
-
-
-def _width(key):
-    """Axes that one part of an index takes up."""
-    if key is None or key is Ellipsis:
-        return 0
-    return key.ndim if isinstance(key, np.ndarray) and key.dtype == bool else 1
+def _kind(key):
+    return key.dtype.kind if isinstance(key, np.ndarray) else None
 
 
 def _method(name, refused):
     function = getattr(np.ndarray, name)
     return lambda self, *args, **kwargs: _call(function, refused, (self, *args), kwargs)
+
+
+def _attribute(name):
+    def get(self):
+        value = getattr(self._host, name)
+        return _device(value) if isinstance(value, np.ndarray) else value
+
+    return property(get)
 
 
 def _operator(name, reflected=False, in_place=False):
@@ -211,7 +201,7 @@ def _equip_array():
     for name, refused in _listed(METHODS).items():
         setattr(ndarray, name, _method(name, refused))
     for name in ATTRIBUTES.split():
-        setattr(ndarray, name, property(lambda self, name=name: _device_view(getattr(self._host, name))))
+        setattr(ndarray, name, _attribute(name))
     binary = {"add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide", "floordiv": "floor_divide"}
     binary |= {"mod": "remainder", "pow": "power", "matmul": "matmul", "lshift": "left_shift", "rshift": "right_shift"}
     binary |= {"and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor"}
@@ -231,10 +221,6 @@ def _equip_array():
         setattr(ndarray, f"__{short}__", _operator(name))
     for short, name in {"neg": "negative", "pos": "positive", "abs": "absolute", "invert": "invert"}.items():
         setattr(ndarray, f"__{short}__", lambda self, name=name: getattr(cupy, name)(self))
-
-
-def _device_view(value):
-    return _device(value) if isinstance(value, np.ndarray) else value
 
 
 # ---- functions -----------------------------------------------------------------------------------------------------
@@ -300,14 +286,11 @@ class Generator:
     def __init__(self, seed=None):
         self._generator = np.random.Generator(np.random.Philox(seed))
 
-    def random(self, size=None, dtype=np.float64):
-        return _device(self._generator.random(size, dtype))
-
-    def standard_normal(self, size=None, dtype=np.float64):
-        return _device(self._generator.standard_normal(size, dtype))
-
-    def integers(self, low, high=None, size=None, dtype=np.int64, endpoint=False):
-        return _device(self._generator.integers(low, high, size, dtype, endpoint))
+    def __getattr__(self, name):
+        if name not in ("random", "standard_normal", "integers"):
+            raise AttributeError(f"'Generator' object has no attribute {name!r}")
+        method = getattr(self._generator, name)
+        return lambda *args, **kwargs: _device(method(*args, **kwargs))
 
 
 def erf(x, out=None):

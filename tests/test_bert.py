@@ -1,4 +1,4 @@
-"""The teacher against an independent implementation (transformers on PyTorch; tools/make_golden.py made the vectors)."""
+"""The teacher against an independent implementation: transformers on PyTorch, by tools/make_golden.py."""
 
 import json
 
@@ -64,7 +64,7 @@ def test_gradients_match(golden, tiny_bert):
 
 
 def test_the_real_minilm_matches(data_root, request):
-    """On the pretrained all-MiniLM-L6-v2, where it is at hand: values at fixed places of every hidden state and score."""
+    """The pretrained all-MiniLM-L6-v2, where it is at hand: values at fixed places of all hidden states and scores."""
     directory = data_root / "teachers" / "all-MiniLM-L6-v2"
     if not directory.exists():
         pytest.skip(f"{directory} is not there")
@@ -78,7 +78,9 @@ def test_the_real_minilm_matches(data_root, request):
                 for array, wanted in zip(arrays, record[name]["layers"], strict=True):
                     values = array.reshape(-1)[record[name]["indices"]]
                     scale = max(1.0, np.abs(wanted["values"]).max())
-                    np.testing.assert_allclose(values / scale, np.array(wanted["values"]) / scale, atol=TOLERANCE[dtype])
+                    np.testing.assert_allclose(
+                        values / scale, np.array(wanted["values"]) / scale, atol=TOLERANCE[dtype]
+                    )
                     np.testing.assert_allclose(np.linalg.norm(array), wanted["l2"], rtol=TOLERANCE[dtype])
 
 
@@ -92,7 +94,11 @@ def test_the_real_tokenizer_matches(data_root, request):
         assert found.ids[0].tolist() == record["input_ids"] and found.types[0].tolist() == record["token_type_ids"]
 
 
-@given(seed=st.integers(0, 2**31), lengths=st.lists(st.integers(1, 4), min_size=1, max_size=2), labels=st.sampled_from([0, 3]))
+@given(
+    seed=st.integers(0, 2**31),
+    lengths=st.lists(st.integers(1, 4), min_size=1, max_size=2),
+    labels=st.sampled_from([0, 3]),
+)
 def test_teacher_gradient(seed, lengths, labels):
     """Every parameter, with cotangents on all hidden states, all scores and the logits, under dropout."""
     teacher, inputs = random_teacher(seed, labels=labels), random_batch(seed, tuple(lengths))
@@ -107,7 +113,7 @@ def test_teacher_gradient(seed, lengths, labels):
 
         def pull(d, grads):
             cuts = np.cumsum([np.prod(s) for s in shapes])[:-1]
-            pieces = [a.reshape(s) for a, s in zip(np.split(d, cuts), shapes)]
+            pieces = [a.reshape(s) for a, s in zip(np.split(d, cuts), shapes, strict=True)]
             n = len(out.hidden_states)
             vjp(pieces[:n], pieces[n : 2 * n - 1], pieces[-1] if labels else None, grads)
 

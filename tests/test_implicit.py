@@ -13,7 +13,7 @@ from nanospike.tree import dense_gradients, nest
 
 
 def settled_loss(student, inputs, out, labels=None, **options):
-    """parameters -> the distillation loss at the re-solved equilibrium, by plain iteration; complex numbers go through."""
+    """parameters -> the distillation loss at the equilibrium re-solved by plain iteration; complex numbers go through."""
 
     def value(parameters):
         tree = nest(parameters)
@@ -31,7 +31,14 @@ def settled_loss(student, inputs, out, labels=None, **options):
         trace = network.sweep(fire, fed_back)
         logits = network.classify(trace.hidden_states[-1])[0]
         terms, _ = loss.distillation(
-            trace.hidden_states, trace.attention_scores, logits, out, inputs[1], tree["distill_map"], labels=labels, **options
+            trace.hidden_states,
+            trace.attention_scores,
+            logits,
+            out,
+            inputs[1],
+            tree["distill_map"],
+            labels=labels,
+            **options,
         )
         return sum(terms.values())
 
@@ -60,7 +67,10 @@ def test_complex_step_through_the_fixed_point(seed, feedback, spikes, v_th, leng
     out = teacher(*inputs)
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, len(lengths)) if labelled else None
-    options = dict(zip(("hidden", "attention", "logits"), weights)) | {"temperature": 1.5, "layer_map": layers[1]}
+    options = dict(zip(("hidden", "attention", "logits"), weights, strict=True)) | {
+        "temperature": 1.5,
+        "layer_map": layers[1],
+    }
     value, grads = student.distill_gradients(*inputs[:2], out, inputs[2], labels=labels, **options)
     assert grads.keys() == student.parameters().keys()
     parameters = {n: p.copy() for n, p in student.parameters().items()}
@@ -100,7 +110,7 @@ def test_every_solver_gives_the_gradient_of_a_dense_solve(method):
 
 
 def gradient_with(student, inputs, method):
-    """Gradient of a random linear functional of all outputs; method None: the loop's Jacobian is written out densely."""
+    """Gradient of a random linear functional of all outputs; method None: the loop's Jacobian, written out densely."""
     rng = np.random.default_rng(0)
     network = spiking_bert.Network.on(student.tree, student.config, *inputs)
     equilibrium, vjp = spiking_bert.solve(network)

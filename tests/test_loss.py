@@ -60,8 +60,14 @@ def test_the_sum_is_the_formula(seed, lengths, temperature, explicit):
     """Student of 1 encoder and width 3, teacher of 2 and width 5, against nested loops over real tokens."""
     rng, mask = np.random.default_rng(seed), mask_of(lengths)
     b, length = mask.shape
-    a, t = [rng.standard_normal((b, length, 3)) for _ in range(2)], [rng.standard_normal((b, length, 5)) for _ in range(3)]
-    s, ts = [rng.standard_normal((b, 2, length, length))], [rng.standard_normal((b, 2, length, length)) for _ in range(2)]
+    a, t = (
+        [rng.standard_normal((b, length, 3)) for _ in range(2)],
+        [rng.standard_normal((b, length, 5)) for _ in range(3)],
+    )
+    s, ts = (
+        [rng.standard_normal((b, 2, length, length))],
+        [rng.standard_normal((b, 2, length, length)) for _ in range(2)],
+    )
     z, tz, labels = rng.standard_normal((b, 4)), rng.standard_normal((b, 4)), rng.integers(0, 4, b)
     w_td = {"weight": rng.standard_normal((5, 3)), "bias": rng.standard_normal(5)}
     layers = [0, 1] if explicit else [0, 2]
@@ -125,7 +131,12 @@ def test_layer_map(encoders, theirs, layer_map, expected):
 
 @pytest.mark.parametrize(
     "encoders, theirs, layer_map, said",
-    [(4, 6, None, "do not divide"), (2, 4, [1, 5], "between 1 and 4"), (2, 4, [4], "expected 2"), (2, 4, [0, 4], "layer 0")],
+    [
+        (4, 6, None, "do not divide"),
+        (2, 4, [1, 5], "between 1 and 4"),
+        (2, 4, [4], "expected 2"),
+        (2, 4, [0, 4], "layer 0"),
+    ],
 )
 def test_bad_layer_maps_are_named(encoders, theirs, layer_map, said):
     with pytest.raises(InputError, match=said):

@@ -9,7 +9,6 @@ from nanospike.backend import to_device, to_host
 from nanospike.config import InputError
 from nanospike.simulate import Neurons, gap
 
-
 FEEDBACK = 0.8  # of a feedback weight that gives wide_student a loop gain of 0.77
 
 
@@ -84,7 +83,7 @@ def literal_differential(student, inputs, steps, initial, spikes):
         return count[name] / step, None
 
     fed_back = None
-    for step in range(1, steps + 1):
+    for step in range(1, steps + 1):  # noqa: B007: `fire` reads it
         trace = network.sweep(fire, fed_back)
         fed_back = trace.hidden_states[-1] if config.feedback else None
     return count

@@ -21,7 +21,9 @@ def contraction(rng, n, gain):
 def solved(matrices, cotangent, dtype, device, **options):
     """solve_adjoint of x = c + A x per example, A (B, n, n), c (B, n): (Solution, x on the host)."""
     a = to_device(matrices.astype(dtype), device)
-    solution = solve_adjoint(lambda v: (a @ v[..., None])[..., 0], to_device(cotangent.astype(dtype), device), **options)
+    solution = solve_adjoint(
+        lambda v: (a @ v[..., None])[..., 0], to_device(cotangent.astype(dtype), device), **options
+    )
     return solution, to_host(solution.x)
 
 

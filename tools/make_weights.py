@@ -1,6 +1,6 @@
 """Make the bundled teacher anew: a 4 x 128 BERT with its own WordPiece vocabulary, taught by a fine-tuned MiniLM.
 
-    python -m nanospike.finetune --model MINILM --task sst-2 --data-dir GLUE/SST-2 --output-dir runs/minilm-sst2 --epochs 3
+    python -m nanospike.finetune --model MINILM --task sst-2 --data-dir GLUE/SST-2 --output-dir runs/minilm-sst2
     python tools/make_weights.py --teacher runs/minilm-sst2 --data-dir GLUE/SST-2 --text weights/text/train.txt \
         --corpus CORPUS/*.txt --output-dir runs/bundled-teacher
 
@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from nanospike import bert
+from nanospike.backend import library, random_generator
 from nanospike.checkpoint import require_empty, write_json
 from nanospike.config import BertConfig, option, parse
 from nanospike.finetune import dropping
-from nanospike.backend import library, random_generator
 from nanospike.inference import teacher_logits
 from nanospike.loss import logits_loss
 from nanospike.models import Teacher, load_teacher
@@ -30,6 +30,7 @@ from nanospike.tasks import find_task, read_split, score
 from nanospike.text import SPECIAL_TOKENS, Encoded, bert_template, encode, load_tokenizer, read_lines
 from nanospike.train import Run, Stage, TrainingOptions, begin, command
 from nanospike.tree import leaves, nest
+
 
 @dataclass(frozen=True, kw_only=True)
 class MakeWeights(TrainingOptions):
@@ -59,7 +60,11 @@ def train_tokenizer(texts, size, length_limit=100):
     tokenizer.train_from_iterator(
         texts,
         trainers.WordPieceTrainer(
-            vocab_size=size, special_tokens=list(SPECIAL_TOKENS), continuing_subword_prefix="##", limit_alphabet=100, show_progress=False
+            vocab_size=size,
+            special_tokens=list(SPECIAL_TOKENS),
+            continuing_subword_prefix="##",
+            limit_alphabet=100,
+            show_progress=False,
         ),
     )
     tokenizer.post_processor = bert_template(tokenizer.get_vocab())
