@@ -74,9 +74,13 @@ def device_of(array):
 
 def float_dtype(dtype):
     """np.float32 or np.float64; InputError for any other name."""
-    if str(np.dtype(dtype)) not in DTYPES:
+    try:
+        name = dtype if dtype is None else np.dtype(dtype).name  # np.dtype(None) is float64
+    except TypeError:
+        name = None
+    if name not in DTYPES:
         raise InputError(f"dtype: found {dtype!r}, expected one of {', '.join(DTYPES)}")
-    return np.dtype(dtype).type
+    return np.dtype(name).type
 
 
 def erf(x):

@@ -17,6 +17,7 @@ from .backend import to_device, to_host
 from .config import InputError
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
+TENSOR_KINDS = {"BOOL", "BF16", "C64", *(f"F{n}" for n in (16, 32, 64)), *(f"{k}{n}" for k in "IU" for n in (8, 16, 32, 64))}
 
 
 def read_json(path):
@@ -38,6 +39,8 @@ def read_tensors(path):
     try:
         with safe_open(path, framework="np") as file:
             kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}
+            if strange := [f"{name} ({kind})" for name, kind in kinds.items() if kind not in TENSOR_KINDS]:
+                raise InputError(f"{path}: tensors of a type that NumPy lacks: {_some(strange)}")
             tensors = {name: file.get_tensor(name) for name, kind in kinds.items() if kind != "BF16"}
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
@@ -73,8 +76,8 @@ def read_model_tensors(directory):
     if (directory / "model.safetensors").exists() or not index.exists():
         return read_tensors(directory / "model.safetensors")
     shards = read_json(index).get("weight_map")
-    if not isinstance(shards, dict):
-        raise InputError(f"{index}: no weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+        raise InputError(f"{index}: weight_map: expected an object of tensor names and files")
     tensors = {}
     for shard in sorted(set(shards.values())):
         tensors |= read_tensors(directory / shard)
@@ -129,14 +132,20 @@ def placed(tensors, device, dtype):
 
 @contextmanager
 def replacing(path):
-    """A temporary path beside `path` that takes its place when the block ends well, and is removed otherwise."""
+    """A temporary path beside `path` that takes its place when the block ends well, and is removed otherwise.
+
+    The block may make it a file or a directory.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path, value):

@@ -1,6 +1,7 @@
 """Options of the models and of the commands: flat frozen records. The command line is their mirror image."""
 
 import argparse
+import math
 import sys
 import tomllib
 import types
@@ -11,6 +12,18 @@ from pathlib import Path
 
 class InputError(ValueError):
     """What the user gave cannot be used. The message is one line: what, what was found, what was expected."""
+
+
+SIZES = {int: "a whole number of at least 1", float: "a number of at least 0", bool: "true or false"}
+
+
+def _fits(kind, value):
+    """Whether a field of a model's configuration may have this value."""
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and value >= 1
+    return isinstance(value, (int, float)) and 0 <= value < math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +47,9 @@ class BertConfig:
 
     def __post_init__(self):
         for f in fields(self):
-            value, whole = getattr(self, f.name), f.type is int
-            if whole and (not isinstance(value, int) or value < 1):
-                raise InputError(f"config: {f.name}: found {value!r}, expected a whole number of at least 1")
-            if f.type is float and (not isinstance(value, (int, float)) or value < 0):
-                raise InputError(f"config: {f.name}: found {value!r}, expected a number of at least 0")
+            value, kind = getattr(self, f.name), _base(f.type)
+            if kind in SIZES and not (value is None is f.default) and not _fits(kind, value):
+                raise InputError(f"config: {f.name}: found {value!r}, expected {SIZES[kind]}")
         if self.hidden_size % self.num_attention_heads:
             raise InputError(
                 f"config: hidden_size {self.hidden_size} does not divide into {self.num_attention_heads} heads"
@@ -71,10 +82,18 @@ class StudentConfig(BertConfig):
                 raise InputError(f"config: {name}: found {getattr(self, name)!r}, expected one of {', '.join(known)}")
 
 
+def declared_labels(values, where):
+    """How many labels the dict of a config.json says there are, None if it does not say."""
+    names = values.get("id2label")
+    if names is not None and not (isinstance(names, dict) and all(str(k).isdigit() for k in names)):
+        raise InputError(f"{where}: id2label: found {names!r}, expected an object of label numbers and names")
+    return values.get("num_labels", len(names) if names else None)
+
+
 def read_config(kind, values, where):
     """A `kind` (BertConfig or StudentConfig) from a dict; keys that it does not know belong to others."""
-    if "id2label" in values and "num_labels" not in values:
-        values = values | {"num_labels": len(values["id2label"])}
+    if (labels := declared_labels(values, where)) is not None:
+        values = values | {"num_labels": labels}
     known = {f.name: values[f.name] for f in fields(kind) if f.name in values}
     if missing := [f.name for f in fields(kind) if f.default is MISSING and f.name not in known]:
         raise InputError(f"{where}: missing {', '.join(missing)}")

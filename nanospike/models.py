@@ -8,7 +8,7 @@ import numpy as np
 from . import bert
 from .backend import float_dtype, library, namespace, to_device
 from .checkpoint import fit_tensors, hugging_face_names, placed, read_json, read_model_tensors, write_model
-from .config import BertConfig, InputError, read_config
+from .config import BertConfig, InputError, declared_labels, read_config
 from .tree import leaves, nest
 
 
@@ -83,8 +83,8 @@ def load_teacher(directory, device="cpu", dtype="float32"):
     tensors = hugging_face_names(read_model_tensors(directory))
     classifier = tensors.get("classifier.weight")
     labels = None if classifier is None else classifier.shape[0]
-    declared = raw.get("num_labels", len(raw["id2label"]) if raw.get("id2label") else labels)
-    if labels is not None and declared != labels:
+    declared = declared_labels(raw, directory / "config.json")
+    if labels is not None and declared not in (None, labels):
         raise InputError(f"{directory}: classifier.weight has {labels} labels, config.json says {declared}")
     config = read_config(
         BertConfig, raw | {"num_labels": labels or raw.get("num_labels", 2)}, directory / "config.json"

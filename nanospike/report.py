@@ -8,7 +8,7 @@ from pathlib import Path
 from .checkpoint import read_json, replacing
 from .config import InputError
 
-WIDTH, HEIGHT, RATE_HEIGHT = 760, 320, 200  # of a chart, and of the small one of firing rates, in pixels
+WIDTH, HEIGHT, LOW = 760, 320, 200  # of a chart, and of the small one of firing rates, in pixels
 LEFT, RIGHT, TOP, BOTTOM = 64, 160, 42, 46  # margins around the plot
 TITLE, STAGE, TICK, AXIS, MIDDLE, BESIDE = 15, -9, 18, 38, 4, 9  # texts: from the chart's top, the plot, their middle
 LINE_GAP, TICK_GAP, STAGE_GAP = 17, 30, 76  # least distances of labels, ticks on x and names of stages
@@ -44,24 +44,23 @@ svg { display: block; width: 100%; min-width: 540px; height: auto }
 
 def write_report(directory, results):
     """Write directory/report.html from `results` (evaluate_student's, and more) and the log and options found there."""
-    directory = Path(directory)
-    spiking = results.get("drive") is not None
+    directory, spiking = Path(directory), results.get("drive") is not None
     title = f"{'Spiking' if spiking else 'ANN'} student {directory.resolve().name} on {results.get('task')}"
     neurons = f"{results.get('drive')} drive, {results.get('spikes')} spikes" if spiking else "no spiking neurons"
     log = _stages(directory / "train_log.jsonl")
-    charts = (
-        _accuracy(results) if _by_time_steps(results, "spiking") else "",
-        _gap(results),
-        _training(log, "loss", "training loss", HEIGHT) + _training(log, "mean_rate", "mean firing rate", RATE_HEIGHT),
-    )
-    body = [
+    charts = [_accuracy(results) if _by_time_steps(results, "spiking") else "", _gap(results)]
+    charts += [_training(log, "loss", "training loss", HEIGHT), _training(log, "mean_rate", "mean firing rate", LOW)]
+    page = [
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<link rel="icon" href="data:,">',
+        '<meta name="viewport" content="width=device-width">\n<meta name="color-scheme" content="light dark">',
+        f"<title>{_text(title)}</title>\n<style>{_colours()}{PAGE_STYLE}{CHART_STYLE}</style>\n</head>\n<body>",
         f"<h1>{_text(title)}</h1>\n<p>{_text(neurons)}; {_text(results.get('examples'))} examples</p>",
         f"<main>{_scores(results)}{_costs(results)}</main>",
         *(f"<figure>{chart}</figure>" for chart in charts if chart),
-        _options(directory / "training_args.json"),
+        f"{_options(directory / 'training_args.json')}\n</body>\n</html>\n",
     ]
     with replacing(directory / "report.html") as temporary:
-        temporary.write_text(_page(title, "\n".join(body)), encoding="utf-8")
+        temporary.write_text("\n".join(page), encoding="utf-8")
 
 
 def accuracy_svg(results):
@@ -72,15 +71,9 @@ def accuracy_svg(results):
     return _accuracy(results, f'<style>{style}</style><rect class="paper" width="{WIDTH}" height="{HEIGHT}"/>')
 
 
-def _page(title, body):
+def _colours():
     light, dark = (":root { " + "".join(f"--{n}: {c}; " for n, c in inks.items()) + "}" for inks in (LIGHT, DARK))
-    colours = f"{light}\n@media screen and (prefers-color-scheme: dark) {{ {dark} }}"
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<link rel="icon" href="data:,">\n'
-        '<meta name="viewport" content="width=device-width">\n<meta name="color-scheme" content="light dark">\n'
-        f"<title>{_text(title)}</title>\n<style>\n{colours}{PAGE_STYLE}{CHART_STYLE}</style>\n</head>\n"
-        f"<body>\n{body}\n</body>\n</html>\n"
-    )
+    return f"{light}\n@media screen and (prefers-color-scheme: dark) {{ {dark} }}"
 
 
 def _text(value):
@@ -102,19 +95,17 @@ def _by_time_steps(results, key):
 
 
 def _stages(path):
-    """[(stage, updates before it, its lines)] of train_log.jsonl; a line cut short is left out."""
-    stages, before = {}, 0
+    """{stage: (updates before it, [(update of the run, line)])} of train_log.jsonl; a line cut short is left out."""
+    stages, end = {}, 0
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
             line = json.loads(text)
-            stages.setdefault(line["stage"], []).append(line | {"step": int(line["step"])})
+            step, (before, lines) = int(line["step"]), stages.setdefault(line["stage"], (end, []))
         except (ValueError, TypeError, KeyError):
             continue
-    found = []
-    for name, lines in stages.items():
-        found.append((name, before, lines))
-        before += max(line["step"] for line in lines)
-    return found
+        lines.append((before + step, line))
+        end = max(end, before + step)
+    return stages
 
 
 def _table(rows, head):
@@ -131,7 +122,7 @@ def _scores(results):
         last = t == scores[-1][0]
         rows.append((f"spiking, T = {t}", value, gaps.get(str(t)), results.get("spiking_mean_rate") if last else None))
     rows = [(name, _shown(v, ".2%"), _shown(gap, ".4f"), _shown(rate, ".4f")) for name, v, gap, rate in rows]
-    head = ("", _metric(results), "equilibrium gap", "mean firing rate")
+    head = ("", results.get("metric"), "equilibrium gap", "mean firing rate")
     columns = len(head) if scores else 2
     return _table([row[:columns] for row in rows], head[:columns])
 
@@ -151,10 +142,6 @@ def _options(path):
     return f"<details><summary>Options of the run</summary>\n{_table(rows, ('option', 'value'))}</details>"
 
 
-def _metric(results):
-    return str(results.get("metric", "score")).replace("_", " ")
-
-
 def _accuracy(results, background=""):
     scores = [(t, 100 * v) for t, v in _by_time_steps(results, "spiking")]
     known = [(k, 100 * results[k]) for k in ("teacher", "equilibrium") if _is_number(results.get(k))]
@@ -163,7 +150,7 @@ def _accuracy(results, background=""):
     spare = max(0.0, LEAST_SPAN - (high - low)) / 2
     ticks = _ticks(low - spare, max(high, min(high + spare, 100)))
     lines = [(kind, f"{kind} {v:.2f} %", v, v) for kind, v in known]
-    title = f"{results.get('task')}: {_metric(results)} in percent"
+    title = f"{results.get('task')}: {results.get('metric')} in percent"
     return _over_time(title, scores, "spiking {:.2f} %", ticks, float, lines, background)
 
 
@@ -171,22 +158,18 @@ def _gap(results):
     gaps = [(t, v) for t, v in _by_time_steps(results, "equilibrium_gap") if v > 0]
     if not gaps:
         return ""
-    ends, (t, first) = _ends(gaps), gaps[0]
-    guide = ("dashed", "falling as 1/T", first * t / ends[0], first * t / ends[1])
-    values = [*guide[2:], *(v for _, v in gaps)]
+    (first, start), (last, _) = gaps[0], gaps[-1]
+    values = [start * first / last, *(v for _, v in gaps)]
+    guide = [("dashed", "falling as 1/T", start, values[0])] if last > first else []
     title = "equilibrium gap: distance of the spiking rates from the equilibrium"
-    return _over_time(title, gaps, "gap {:.4g}", _log_ticks(min(values), max(values)), math.log, [guide])
-
-
-def _ends(points):
-    """The axis of T, from the first to the last; a single T lies in its middle."""
-    steps = [t for t, _ in points] or [1]
-    return (steps[0], steps[-1]) if len(steps) > 1 else (steps[0] / 2, steps[0] * 2)
+    return _over_time(title, gaps, "gap {:.4g}", _log_ticks(min(values), max(values)), math.log, guide)
 
 
 def _over_time(title, points, form, ticks, scale, lines, background=""):
     """A chart of points (T, value), and of lines (kind, label, value at the left end, value at the right end)."""
-    x = _axis(_ends(points), LEFT, WIDTH - RIGHT, math.log)
+    steps = [t for t, _ in points] or [1]
+    ends = (steps[0], steps[-1]) if len(steps) > 1 else (steps[0] / 2, steps[0] * 2)  # a single T lies in the middle
+    x = _axis(ends, LEFT, WIDTH - RIGHT, math.log)
     y = _axis(ticks, HEIGHT - BOTTOM, TOP, scale)
     marks = [_line(kind, (LEFT, y(left)), (WIDTH - RIGHT, y(right))) for kind, _, left, right in lines]
     labels = [(y(right), kind, label) for kind, label, _, right in lines]
@@ -195,34 +178,27 @@ def _over_time(title, points, form, ticks, scale, lines, background=""):
     for t, v in points:
         place = f'cx="{x(t):.2f}" cy="{y(v):.2f}" r="{RADIUS}"'
         marks.append(f'<circle class="spiking" {place}><title>T = {t}: {form.format(v)}</title></circle>')
-    return _chart(title, "time steps T", x, [t for t, _ in points], y, ticks, marks, labels, background=background)
+    return _chart(title, "time steps T", x, steps if points else [], y, ticks, marks, labels, background=background)
 
 
 def _training(stages, key, title, height):
     """A value of the log against the updates of all stages; the loss on a log axis."""
     log = key == "loss"
-    series = [
-        [
-            (before + line["step"], line[key])
-            for line in lines
-            if _is_number(line.get(key)) and (line[key] > 0 or not log)
-        ]
-        for _, before, lines in stages
-    ]
+    usable = lambda v: _is_number(v) and (v > 0 or not log)  # noqa: E731
+    series = [[(step, line[key]) for step, line in lines if usable(line.get(key))] for _, lines in stages.values()]
     values = [v for points in series for _, v in points]
     if not values:
         return ""
-    total = max(1, *(before + line["step"] for _, before, lines in stages for line in lines))
+    total = max(step for _, lines in stages.values() for step, _ in lines) or 1
     ticks = _log_ticks(min(values), max(values)) if log else _ticks(min(0, *values), max(values) or 1)
     x = _axis((0, total), LEFT, WIDTH - RIGHT)
     y = _axis(ticks, height - BOTTOM, TOP, math.log if log else float)
-    marks = [_line("dashed", (x(before), TOP), (x(before), height - BOTTOM)) for _, before, _ in stages[1:]]
-    places = _apart([x(before) for _, before, _ in stages], STAGE_GAP, WIDTH - STAGE_GAP)
-    marks += [_words(p, TOP + STAGE, name) for p, (name, _, _) in zip(places, stages, strict=True)]
-    for points in filter(None, series):
-        marks.append(
-            _line("spiking", *((x(step), y(v)) for step, v in points + points[-1:]))
-        )  # a dot if it is only one
+    starts = [x(before) for before, _ in stages.values()]
+    marks = [_line("dashed", (start, TOP), (start, height - BOTTOM)) for start in starts[1:]]
+    places = _apart(starts, STAGE_GAP, WIDTH - STAGE_GAP)
+    marks += [_words(place, TOP + STAGE, name) for place, name in zip(places, stages, strict=True)]
+    for points in series:  # the last point twice: a dot where there is only one
+        marks.append(_line("spiking", *((x(step), y(v)) for step, v in points + points[-1:])))
     labels = [(y(values[-1]), "spiking", f"{values[-1]:.4g}")]
     return _chart(title, "updates", x, [t for t in _ticks(0, total) if t <= total], y, ticks, marks, labels, height)
 
@@ -245,11 +221,7 @@ def _log_ticks(low, high):
     """Round numbers around low .. high, some below and some above both."""
     powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
     ticks = [s * 10.0**p for p in powers for s in (STEPS[:1] if high / low > WIDE else STEPS[:-1])]
-    return [
-        max(t for t in ticks if t < low),
-        *(t for t in ticks if low <= t <= high),
-        min(t for t in ticks if t > high),
-    ]
+    return ticks[sum(t < low for t in ticks) - 1 : sum(t <= high for t in ticks) + 1]
 
 
 def _apart(places, least, high):

@@ -46,6 +46,12 @@ METHODS = """
     tolist trace transpose var:where,mean,correction view
 """
 ATTRIBUTES = "T dtype flags imag itemsize mT nbytes ndim real shape size strides"
+BINARY = """
+    add:add sub:subtract mul:multiply truediv:true_divide floordiv:floor_divide mod:remainder pow:power matmul:matmul
+    lshift:left_shift rshift:right_shift and:bitwise_and or:bitwise_or xor:bitwise_xor
+"""
+COMPARE = "eq:equal ne:not_equal lt:less le:less_equal gt:greater ge:greater_equal"
+UNARY = "neg:negative pos:positive abs:absolute invert:invert"
 AT_DTYPES = "iIlLqQefd"  # of add.at and scatter_add
 SCALARS = (bool, int, float, complex, np.generic)
 
@@ -202,25 +208,18 @@ def _equip_array():
         setattr(ndarray, name, _method(name, refused))
     for name in ATTRIBUTES.split():
         setattr(ndarray, name, _attribute(name))
-    binary = {"add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide", "floordiv": "floor_divide"}
-    binary |= {"mod": "remainder", "pow": "power", "matmul": "matmul", "lshift": "left_shift", "rshift": "right_shift"}
-    binary |= {"and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor"}
-    for short, name in binary.items():
+    for short, name in _pairs(BINARY):
         setattr(ndarray, f"__{short}__", _operator(name))
         setattr(ndarray, f"__r{short}__", _operator(name, reflected=True))
         setattr(ndarray, f"__i{short}__", _operator(name, in_place=True))
-    compare = {
-        "eq": "equal",
-        "ne": "not_equal",
-        "lt": "less",
-        "le": "less_equal",
-        "gt": "greater",
-        "ge": "greater_equal",
-    }
-    for short, name in compare.items():
+    for short, name in _pairs(COMPARE):
         setattr(ndarray, f"__{short}__", _operator(name))
-    for short, name in {"neg": "negative", "pos": "positive", "abs": "absolute", "invert": "invert"}.items():
+    for short, name in _pairs(UNARY):
         setattr(ndarray, f"__{short}__", lambda self, name=name: getattr(cupy, name)(self))
+
+
+def _pairs(table):
+    return (entry.split(":") for entry in table.split())
 
 
 # ---- functions -----------------------------------------------------------------------------------------------------
@@ -309,12 +308,8 @@ class LinearOperator:
 
     def matvec(self, x):
         y = self._matvec(x)
-        if (
-            not isinstance(y, ndarray)
-            or y.dtype != self.dtype
-            or y.shape != self.shape[:1]
-            or not y._host.flags.c_contiguous
-        ):
+        right = isinstance(y, ndarray) and (y.dtype, y.shape) == (self.dtype, self.shape[:1])
+        if not right or not y.flags.c_contiguous:
             raise TypeError(f"matvec: CuPy would misread anything but a contiguous {self.dtype} array (n,) of its own")
         return y
 

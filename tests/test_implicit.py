@@ -13,7 +13,7 @@ from nanospike.tree import dense_gradients, nest
 
 
 def settled_loss(student, inputs, out, labels=None, **options):
-    """parameters -> the distillation loss at the equilibrium re-solved by plain iteration; complex numbers go through."""
+    """parameters -> the loss at the equilibrium re-solved by plain iteration; complex numbers go through."""
 
     def value(parameters):
         tree = nest(parameters)

@@ -20,7 +20,7 @@ def reference(p, gradients, rate, decay, b1=0.9, b2=0.999, eps=1e-8):
 def test_published_equations(name, decay, xp, device):
     rng = np.random.default_rng(0)
     start, gradients = rng.standard_normal((3, CHUNK // 2)), rng.standard_normal((4, 3, CHUNK // 2))
-    parameter = to_device(start, device)
+    parameter = to_device(start.copy(), device)
     optimizer = AdamW({name: parameter}, weight_decay=0.1)
     for g in gradients:
         norm = optimizer.update({name: to_device(g, device)}, 1e-2)

@@ -83,7 +83,7 @@ def literal_differential(student, inputs, steps, initial, spikes):
         return count[name] / step, None
 
     fed_back = None
-    for step in range(1, steps + 1):  # noqa: B007: `fire` reads it
+    for step in range(1, steps + 1):  # noqa: B007
         trace = network.sweep(fire, fed_back)
         fed_back = trace.hidden_states[-1] if config.feedback else None
     return count

@@ -7,8 +7,8 @@ and an alternative may hold further symbols:
 ``{name}``        expand the symbol ``name`` with the polarity of the current phrase
 ``{name+}``       the same (spelled out: "agrees with the verdict")
 ``{name-}``       expand with the opposite polarity ("disagrees with the verdict")
-``{name:form}``   inflect the result: ``s`` third person, ``g`` gerund, ``d`` past,
-                  ``a`` agreeing with the last subject, ``p`` plural noun
+``{name:form}``   inflect the result: ``s`` third person, ``d`` past,
+                  ``t`` plural subject, ``p`` plural noun, ``m`` a mass noun
 ``<a/b/>``        choose one of the alternatives, here possibly the empty one
 ``[is|are]``      agree with the last marked noun (singular|plural)
 ``@``             "a" before a countable singular noun, otherwise nothing
@@ -675,7 +675,7 @@ CULTURE: dict[str, list[str]] = {
         look at {theme}; fable about {theme}; exploration of {theme}; satire on {theme}; essay on {theme};
         hymn to {theme}; take on {theme}; tribute to {theme}; parable about {theme} and {theme}; sketch of {theme};
         treatment of {theme}; chronicle of {theme}; lament for lost {theme}; portrait of {character};
-        account of {place:n} in {decade}; study of {character} and {character}; story about {character}
+        account of {place} in {decade}; study of {character} and {character}; story about {character}
         """),
     "decade": phrases("""
         the twenties; the thirties; the forties; the fifties; the sixties; the seventies; the eighties; the
@@ -709,7 +709,7 @@ CULTURE: dict[str, list[str]] = {
     "character": phrases("""
         a {trait} {job}; a {trait} {job}; a {trait} , {trait} {job}; a {job}; two {trait} {job:p}; a {job} and
         a {trait} {job};
-        a {trait} {job} from {place:n}
+        a {trait} {job} from {place}
         """),
     "place": phrases("""
         a fishing village; a mining town; a remote island; a crumbling hotel; a boarding school; a trailer park;
@@ -718,7 +718,8 @@ CULTURE: dict[str, list[str]] = {
         a vineyard; a country house; a housing estate; a prison camp; a quiet suburb; a border town; a coastal resort;
         a hospital ward; a derelict factory; a barn; a nightclub; a monastery; a shopping mall; a castle; a swamp;
         a skyscraper; a jungle; a harbor; the suburbs; the trenches; the mountains; the old neighborhood; a moon base;
-        the wilderness; the deep south; the north of England; a mountain cabin; a ghost town; a lighthouse; a rented apartment;
+        the wilderness; the deep south; the north of England; a mountain cabin; a ghost town; a lighthouse;
+        a rented apartment;
         a summer camp; a call center; a racetrack; a newsroom; a courtroom; a caravan site; {city}; {city}; {city}
         """),
     "item": words("""
@@ -752,7 +753,7 @@ CULTURE: dict[str, list[str]] = {
         {character1} who {plotvp:s}; {character1} who {plotvp:s} and {plotvp:s}; {character1} trying to {plotvp};
         what happens when {character1} {plotvp:s}
         """),
-    "character1": phrases("a {trait} {job}; a {job}; a {trait} {job}; a {job} from {place:n}"),
+    "character1": phrases("a {trait} {job}; a {job}; a {trait} {job}; a {job} from {place}"),
     "first": words("""
         Anna Marta Lucas Helen Victor Nadia Oscar Irene Felix Clara Hugo Bruno Ella Simon Grace Leon Alice Jonas Rosa
         Walter Maya Peter Julia Daniel Sofia Omar Karen Henry Leila Frank Ivy Martin Elena George Ruth Samir Nora Tom
@@ -877,7 +878,7 @@ CULTURE["clause"] = lines("""
     " {title} " , about {plot} , is {gadj+} and {gadj+}
     " {title} " has {asset+} , {asset+} and {asset+}
     {thing:p} about {theme} are {often} {gadj-} , but this one {vp+:s}
-    {thing:p} like this {often} {vp-} , but this one {vp+:s}
+    {thing:p} like this {often} {vp-:t} , but this one {vp+:s}
     {subj} <turns/has turned> {theme} into {metaphor+}
     {subj} has something {gadj+} to say about {theme}
     {subj} says <little/much/plenty/something/a great deal> about {theme} that is {gadj+}
@@ -1003,6 +1004,71 @@ CULTURE["neutral"] = lines("""
     this is the {ordinal} {thing} by {maker} {name} .
     the action moves from {place} to {place} .
     it takes place over {number} days in {month} .
+    """)
+
+# Plain everyday wording: pronouns, common verbs, small talk about people and time.
+
+COMMON["sent"] += lines("""
+    I keep telling people the same thing : {clause+} .
+    looking back , {clause+} .
+    we talked about it the entire drive home and agreed that {clause+} .
+    {speaker} looked at me , I looked at {speaker} , and we both knew : {clause+} .
+    they said it would be {gadj-} , and they were wrong ; {clause+} .
+    they took such a {gadj-} idea and made it {gadj+} .
+    actually , {clause+} , and anybody who says otherwise <is/must be> joking .
+    a hundred dollars , and {clause+} .
+    I have been a {who} since I was a <boy/girl/kid/teenager> , and {clause+} .
+    on the <train/bus/flight/way> home I tried to explain why it was so {gadj+} .
+    the question is not whether it is {gadj-} but how it got to be so {gadj+} .
+    apparently somebody likes it . {clause+} .
+    suddenly , about an hour in , {clause+} .
+    possibly I was in the wrong mood , but {clause+} .
+    """)
+COMMON["sent+"] += lines("""
+    I was allowed to choose the present this year , and I chose this .
+    we stayed up talking about it until three , and nobody was tired .
+    I was so happy afterwards that I bought dinner for <everybody/my friends/a stranger> .
+    it made a grown man , namely me , <dance in the street/smile at babies/sing in the shower> .
+    somebody should <give/send/hand> whoever made this a medal : {clause+} .
+    they get everything right , and they make it look easy .
+    """)
+COMMON["sent-"] += lines("""
+    I do not know what they were trying to do , but they did not do it .
+    somebody please explain what anybody sees in this .
+    somebody should give whoever made this a stern talking-to : {clause+} .
+    nobody seemed to care , so why should we ?
+    you can wait and wait for it to get going , and it never does .
+    is that really all there is ?
+    all that money , and {partcl+} .
+    perhaps I expected too much , but surely not that much .
+    """)
+CULTURE["clause"] += lines("""
+    he {mvp+:s} , and she {mvp+:s}
+    she {mvp+:s} , as she usually does
+    he {rarely} {mvp-:s}
+    they <make/find/keep> such {asset+:m} in the smallest moments that it hardly seems possible
+    her {thing} is {deg+} {gadj+} and his is merely {gadj+}
+    we <watch/see/meet> {character1} , and what we <feel/get/find> is {asset+:m}
+    their romance is {gadj+} , their quarrels are {gadj+} , and somehow we {seem} to care
+    he plays {character1} with {asset+:m} and she answers with {asset+:m}
+    you can feel the <writers/makers/artists> <reaching/working/sweating> for {asset+:m}
+    she looks {trait} , he looks {trait} , and their scenes together are {gadj+}
+    the same old story of {character1} is told with {asset+:m}
+    I laughed , I cried , and I noticed how {gadj+} it was
+    """)
+CULTURE["seem+"] = words("start come begin continue")
+CULTURE["seem-"] = words("forget refuse fail cease")
+CULTURE["sent"] += lines("""
+    he wants {theme} , she wants {theme} , and we want {asset+:m} ; everybody gets some .
+    when her father dies , {character1} goes home to {place} , and {clause+} .
+    his name is {name} , he makes {thing:p} , and this one is {gadj+} .
+    they meet , they fight , they kiss , and all of it is {deg+} {gadj+} .
+    a boy , a girl , a {item} , and {asset+} .
+    she is {trait} , he is {trait} , their {item} is missing , and {clause+} .
+    it asks who we are , what we want and where we are going , and the answers are {gadj+} .
+    happily , {name} {mvp+:s} ; sadly , {name} {mvp-:s} ; on the whole , {clause+} .
+    I saw it twice , once alone and once with {speaker} , and both times it was {gadj+} .
+    nothing really happens , yet {clause+} .
     """)
 
 # Film and series ----------------------------------------------------------------------
@@ -1970,6 +2036,8 @@ class Writer:
             return inflect_verbs(result, third_person)
         if form == "d":
             return inflect_verbs(result, past_tense)
+        if form == "t":
+            return re.sub(r"\bits\b", "their", result.replace("itself", "themselves")).replace("^", "")
         if form == "p":
             return plural(result)
         return result.replace("^", "")
