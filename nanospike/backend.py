@@ -117,12 +117,7 @@ def _horner(coefficients, x, out):
 
 def scatter_add(target, indices, rows):
     """target[indices[i]] += rows[i], repeated indices added up. In place."""
-    if namespace(target, rows) is np:
-        np.add.at(target, indices, rows)
-    else:
-        import cupyx
-
-        cupyx.scatter_add(target, indices, rows)
+    namespace(target, rows).add.at(target, indices, rows)  # cupyx.scatter_add is deprecated
 
 
 def sum_by_index(indices, rows):

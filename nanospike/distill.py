@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from . import __version__
-from .checkpoint import require_empty, write_json
+from .checkpoint import write_json
 from .config import InputError, StudentConfig, option, parse
 from .inference import bundled, drive_for, evaluate_student, peak_memory_mb, table, teacher_logits
 from .loss import teacher_layers
@@ -196,8 +196,6 @@ def main(argv=None):
     if options.labels and texts.labels is None:
         raise InputError(f"--labels: the training texts of {task.name} have no labels")
     paragraphs = read_lines(options.corpus) if "general" in options.chosen_stages else []
-    if not options.resume:
-        require_empty(options.output_dir)
     student = init_student(
         student_config(options, teacher, task),
         teacher if options.init == "teacher" else None,

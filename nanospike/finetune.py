@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import ops
 from .backend import library, random_generator
-from .checkpoint import require_empty, write_json
+from .checkpoint import write_json
 from .config import option, parse
 from .inference import teacher_logits
 from .loss import label_loss
@@ -58,8 +58,6 @@ def main(argv=None):
     teacher = load_teacher(options.model, options.device)
     tokenizer = load_tokenizer(options.model)
     splits = {s: read_split(task, options.data_dir, s) for s in ("train", "dev")}
-    if not options.resume:
-        require_empty(options.output_dir)
     begin(options)
     length = min(options.max_length, teacher.config.max_position_embeddings)
     data = {s: encode(tokenizer, e.texts, length, e.labels) for s, e in splits.items()}

@@ -87,7 +87,7 @@ def load_teacher(directory, device="cpu", dtype="float32"):
     if labels is not None and declared not in (None, labels):
         raise InputError(f"{directory}: classifier.weight has {labels} labels, config.json says {declared}")
     config = read_config(
-        BertConfig, raw | {"num_labels": labels or raw.get("num_labels", 2)}, directory / "config.json"
+        BertConfig, raw | {"num_labels": labels or declared or 2}, directory / "config.json"
     )
     has_pooler = "pooler.dense.weight" in tensors
     shapes = bert.parameter_shapes(config, labels, has_pooler)

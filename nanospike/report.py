@@ -11,13 +11,13 @@ from .config import InputError
 WIDTH, HEIGHT, LOW = 760, 320, 200  # of a chart, and of the small one of firing rates, in pixels
 LEFT, RIGHT, TOP, BOTTOM = 64, 160, 42, 46  # margins around the plot
 TITLE, STAGE, TICK, AXIS, MIDDLE, BESIDE = 15, -9, 18, 38, 4, 9  # texts: from the chart's top, the plot, their middle
-LINE_GAP, TICK_GAP, STAGE_GAP = 17, 30, 76  # least distances of labels, ticks on x and names of stages
-RADIUS = 3.5  # of a point, in pixels
+LINE_GAP, TICK_GAP, STAGE_GAP, RADIUS = 17, 30, 72, 3.5  # least distances of labels, ticks on x, stages; of a point
 TICKS, STEPS, WIDE = 5, (1, 2, 5, 10), 1e3  # ticks wanted; their distances; a log axis this wide has powers of 10 only
 LEAST_SPAN = 2.0  # percentage points of the score's axis, lest noise look like a trend
 INKS = ("paper", "ink", "muted", "grid", "spiking", "equilibrium", "teacher")
 LIGHT = dict(zip(INKS, ("#ffffff", "#1f2328", "#59636e", "#dde3e9", "#0969da", "#b34700", "#8250df"), strict=True))
 DARK = dict(zip(INKS, ("#0d1117", "#e6edf3", "#9da7b1", "#2b323b", "#58a6ff", "#f0883e", "#bc8cff"), strict=True))
+ROOTS = [":root {" + "".join(f" --{ink}: {colour};" for ink, colour in inks.items()) + " }" for inks in (LIGHT, DARK)]
 CHART_STYLE = """
 svg text { font: 12.5px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; fill: var(--muted) }
 svg polyline { fill: none; stroke: var(--muted); stroke-width: 1.5; stroke-linejoin: round; stroke-linecap: round }
@@ -36,8 +36,7 @@ main { display: flex; flex-wrap: wrap; gap: 1.5rem 3.5rem; align-items: flex-sta
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums }
 th, td { padding: 0.25rem 0 0.25rem 1.2rem; border-bottom: 1px solid var(--grid); text-align: left; font-weight: 400 }
 th:first-child { padding-left: 0 } main td, main th:not(:first-child) { text-align: right }
-figure { margin: 1.5rem 0; overflow-x: auto; break-inside: avoid }
-svg { display: block; width: 100%; min-width: 540px; height: auto }
+figure { margin: 1.5rem 0; overflow-x: auto; break-inside: avoid } svg { display: block; width: 100%; min-width: 540px }
 @media print { body { margin: 0; max-width: none } svg { min-width: 0 } tr { break-inside: avoid } }
 """
 
@@ -53,8 +52,9 @@ def write_report(directory, results):
     page = [
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<link rel="icon" href="data:,">',
         '<meta name="viewport" content="width=device-width">\n<meta name="color-scheme" content="light dark">',
-        f"<title>{_text(title)}</title>\n<style>{_colours()}{PAGE_STYLE}{CHART_STYLE}</style>\n</head>\n<body>",
-        f"<h1>{_text(title)}</h1>\n<p>{_text(neurons)}; {_text(results.get('examples'))} examples</p>",
+        f"<title>{_text(title)}</title>\n<style>\n{ROOTS[0]}",
+        f"@media screen and (prefers-color-scheme: dark) {{ {ROOTS[1]} }}{PAGE_STYLE}{CHART_STYLE}</style>\n</head>",
+        f"<body>\n<h1>{_text(title)}</h1>\n<p>{_text(neurons)}; {_text(results.get('examples'))} examples</p>",
         f"<main>{_scores(results)}{_costs(results)}</main>",
         *(f"<figure>{chart}</figure>" for chart in charts if chart),
         f"{_options(directory / 'training_args.json')}\n</body>\n</html>\n",
@@ -71,18 +71,13 @@ def accuracy_svg(results):
     return _accuracy(results, f'<style>{style}</style><rect class="paper" width="{WIDTH}" height="{HEIGHT}"/>')
 
 
-def _colours():
-    light, dark = (":root { " + "".join(f"--{n}: {c}; " for n, c in inks.items()) + "}" for inks in (LIGHT, DARK))
-    return f"{light}\n@media screen and (prefers-color-scheme: dark) {{ {dark} }}"
-
-
 def _text(value):
     """Any value as HTML or XML text; a character that neither can hold becomes a replacement character."""
     return escape("".join(c if c.isprintable() else "\ufffd" for c in str(value)))
 
 
-def _is_number(value):
-    return isinstance(value, (int, float)) and math.isfinite(value)
+def _is_number(value, above=-math.inf):
+    return isinstance(value, (int, float)) and math.isfinite(value) and value > above
 
 
 def _shown(value, form, unit=""):
@@ -115,16 +110,14 @@ def _table(rows, head):
 
 
 def _scores(results):
-    scores, gaps = _by_time_steps(results, "spiking"), results.get("equilibrium_gap") or {}
-    rows = [("teacher", results["teacher"], None, None)] if results.get("teacher") is not None else []
-    rows.append(("student at equilibrium", results.get("equilibrium"), None, results.get("mean_rate")))
-    for t, value in scores:
-        last = t == scores[-1][0]
-        rows.append((f"spiking, T = {t}", value, gaps.get(str(t)), results.get("spiking_mean_rate") if last else None))
-    rows = [(name, _shown(v, ".2%"), _shown(gap, ".4f"), _shown(rate, ".4f")) for name, v, gap, rate in rows]
+    scores, gaps = _by_time_steps(results, "spiking"), dict(_by_time_steps(results, "equilibrium_gap"))
+    rates = {t: results.get("spiking_mean_rate") for t, _ in scores[-1:]}  # was measured over the longest run
+    rows = [("teacher", results.get("teacher"), None, None)]
+    rows += [("student at equilibrium", results.get("equilibrium"), None, results.get("mean_rate"))]
+    rows += [(f"spiking, T = {t}", value, gaps.get(t), rates.get(t)) for t, value in scores]
+    rows = [(n, f"{100 * v:.2f} %", _shown(gap, ".4f"), _shown(r, ".4f")) for n, v, gap, r in rows if _is_number(v)]
     head = ("", results.get("metric"), "equilibrium gap", "mean firing rate")
-    columns = len(head) if scores else 2
-    return _table([row[:columns] for row in rows], head[:columns])
+    return _table(rows, head) if scores else _table([row[:2] for row in rows], head[:2])
 
 
 def _costs(results):
@@ -146,9 +139,8 @@ def _accuracy(results, background=""):
     scores = [(t, 100 * v) for t, v in _by_time_steps(results, "spiking")]
     known = [(k, 100 * results[k]) for k in ("teacher", "equilibrium") if _is_number(results.get(k))]
     values = [v for _, v in scores + known] or [0.0]
-    low, high = min(values), max(values)
-    spare = max(0.0, LEAST_SPAN - (high - low)) / 2
-    ticks = _ticks(low - spare, max(high, min(high + spare, 100)))
+    spare = max(0.0, LEAST_SPAN - (max(values) - min(values))) / 2
+    ticks = _ticks(min(values) - spare, max(*values, min(max(values) + spare, 100)))
     lines = [(kind, f"{kind} {v:.2f} %", v, v) for kind, v in known]
     title = f"{results.get('task')}: {results.get('metric')} in percent"
     return _over_time(title, scores, "spiking {:.2f} %", ticks, float, lines, background)
@@ -161,8 +153,14 @@ def _gap(results):
     (first, start), (last, _) = gaps[0], gaps[-1]
     values = [start * first / last, *(v for _, v in gaps)]
     guide = [("dashed", "falling as 1/T", start, values[0])] if last > first else []
-    title = "equilibrium gap: distance of the spiking rates from the equilibrium"
-    return _over_time(title, gaps, "gap {:.4g}", _log_ticks(min(values), max(values)), math.log, guide)
+    return _over_time(
+        "gap between spiking rates and equilibrium",
+        gaps,
+        "gap {:.4g}",
+        _log_ticks(min(values), max(values)),
+        math.log,
+        guide,
+    )
 
 
 def _over_time(title, points, form, ticks, scale, lines, background=""):
@@ -183,16 +181,17 @@ def _over_time(title, points, form, ticks, scale, lines, background=""):
 
 def _training(stages, key, title, height):
     """A value of the log against the updates of all stages; the loss on a log axis."""
-    log = key == "loss"
-    usable = lambda v: _is_number(v) and (v > 0 or not log)  # noqa: E731
-    series = [[(step, line[key]) for step, line in lines if usable(line.get(key))] for _, lines in stages.values()]
+    scale, above = (math.log, 0) if key == "loss" else (float, -math.inf)
+    series = [
+        [(step, line[key]) for step, line in lines if _is_number(line.get(key), above)] for _, lines in stages.values()
+    ]
     values = [v for points in series for _, v in points]
     if not values:
         return ""
     total = max(step for _, lines in stages.values() for step, _ in lines) or 1
-    ticks = _log_ticks(min(values), max(values)) if log else _ticks(min(0, *values), max(values) or 1)
+    ticks = _log_ticks(min(values), max(values)) if above == 0 else _ticks(min(0, *values), max(values) or 1)
     x = _axis((0, total), LEFT, WIDTH - RIGHT)
-    y = _axis(ticks, height - BOTTOM, TOP, math.log if log else float)
+    y = _axis(ticks, height - BOTTOM, TOP, scale)
     starts = [x(before) for before, _ in stages.values()]
     marks = [_line("dashed", (start, TOP), (start, height - BOTTOM)) for start in starts[1:]]
     places = _apart(starts, STAGE_GAP, WIDTH - STAGE_GAP)
@@ -246,10 +245,9 @@ def _chart(title, x_label, x, x_ticks, y, y_ticks, marks, labels, height=HEIGHT,
     """An SVG of marks within axes; labels (y, kind, text) stand right of the plot."""
     bottom, right, last = height - BOTTOM, WIDTH - RIGHT, -math.inf
     parts = [background, _words(LEFT, TITLE, title, "title")]
-    parts.append(_words((LEFT + right) / 2, bottom + AXIS, x_label, anchor="middle"))
-    for tick in y_ticks:
-        parts.append(_line("grid", (LEFT, y(tick)), (right, y(tick))))
-        parts.append(_words(LEFT - BESIDE, y(tick) + MIDDLE, f"{tick:g}", anchor="end"))
+    parts += [_words((LEFT + right) / 2, bottom + AXIS, x_label, anchor="middle")]
+    for tick, at in ((tick, y(tick)) for tick in y_ticks):
+        parts += [_line("grid", (LEFT, at), (right, at)), _words(LEFT - BESIDE, at + MIDDLE, f"{tick:g}", anchor="end")]
     for tick in x_ticks:
         if x(tick) - last >= TICK_GAP:
             last = x(tick)

@@ -66,8 +66,9 @@ class Neurons:
     def _differential(self, population, current):
         """What a neuron has received by now telescopes to t g(a[t]): its membrane is that, less what it has spent."""
         count = self.count[population]
-        membrane = self.step * current + (self.initial * self.v_th)
-        membrane -= self.v_th * count
+        membrane = self.step * current
+        membrane += self.initial * self.v_th
+        membrane -= count if self.v_th == 1 else self.v_th * count
         emitted = spike(membrane, count, v_th=self.v_th, spikes=self.spikes, lower=self.lower)
         self._tally(population, emitted)
         return count / self.step

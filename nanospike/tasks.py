@@ -1,6 +1,6 @@
 """GLUE tasks: how their files are read and how their answers are scored. Metrics are fractions."""
 
-import csv
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,8 +100,8 @@ def read_split(task, data_dir, split, need_labels=True):
         raise InputError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
-    rows = list(csv.reader([line for line in text.split("\n") if line.strip()], delimiter="\t", quoting=csv.QUOTE_NONE))
-    header = list(task.header) if task.header and split != "test" else rows.pop(0) if rows else []
+    rows = [(number, line.split("\t")) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    header = list(task.header) if task.header and split != "test" else rows.pop(0)[1] if rows else []
     if not rows:
         raise InputError(f"{path}: no examples in it")
     if missing := [c for c in task.text if c not in header]:
@@ -110,8 +110,8 @@ def read_split(task, data_dir, split, need_labels=True):
         raise InputError(f"{path}: no column {task.label_column}; found {', '.join(header)}")
     places = [header.index(c) for c in task.text]
     label_place = header.index(task.label_column) if task.label_column in header else None
-    texts, labels, first = [], [], 1 if task.header and split != "test" else 2
-    for number, row in enumerate(rows, first):
+    texts, labels = [], []
+    for number, row in rows:
         if len(row) <= max(places):
             raise InputError(f"{path}, line {number}: found {len(row)} columns, expected {len(header)}")
         texts.append(row[places[0]] if len(places) == 1 else tuple(row[p] for p in places))
@@ -128,9 +128,12 @@ def _label(task, row, place, where):
             raise InputError(f"{where}: label {text!r}, expected one of {', '.join(task.labels)}")
         return task.labels.index(text)
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        raise InputError(f"{where}: score {text!r}, expected a number") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{where}: score {text!r}, expected a number")
+    return value
 
 
 def accuracy(predicted, labels):

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from .backend import to_device
-from .checkpoint import read_json, read_tensors, replacing, write_json, write_tensors
+from .checkpoint import read_json, read_tensors, replacing, require_empty, write_json, write_tensors
 from .config import InputError, option, plain
 from .optim import AdamW, Diverged, linear_schedule
 from .text import batch_order, collate
@@ -181,18 +181,11 @@ class Run:
             state = {"stage": stage, "step": step, "updates": optimizer.step, "summary": summary}
             write_json(temporary / "state.json", state | {"options": plain(self.options), "saved": time.time()})
             shutil.rmtree(target, ignore_errors=True)
-        for old in self._checkpoints()[:-KEEP_CHECKPOINTS]:
+        for old in _checkpoints(self.directory)[:-KEEP_CHECKPOINTS]:
             shutil.rmtree(old)
 
-    def _checkpoints(self):
-        """Complete checkpoints, oldest first."""
-        found = [p.parent for p in (self.directory / "checkpoints").glob("[!.]*/state.json")]
-        return sorted(found, key=lambda p: read_json(p / "state.json")["saved"])
-
     def _restore(self, stages):
-        found = self._checkpoints()
-        if not found:
-            raise InputError(f"--resume: {self.directory} has no checkpoint")
+        found = _checkpoints(self.directory)
         state = read_json(found[-1] / "state.json")
         same = replace(self.options, resume=False, device="cpu", save_every=0, log_every=1)
         now, then = plain(same), state["options"] | {"resume": False, "device": "cpu", "save_every": 0, "log_every": 1}
@@ -224,6 +217,12 @@ class Run:
                     kept.append(text + "\n")
             with replacing(self.log_path) as temporary:
                 temporary.write_text("".join(kept), encoding="utf-8")
+
+
+def _checkpoints(directory):
+    """Complete checkpoints of a run, oldest first."""
+    found = [p.parent for p in (Path(directory) / "checkpoints").glob("[!.]*/state.json")]
+    return sorted(found, key=lambda p: read_json(p / "state.json")["saved"])
 
 
 def _copy_into(arrays, tensors):
@@ -283,7 +282,11 @@ def _one_line(error):
 
 
 def begin(options):
-    """Print and save the resolved options; the output directory exists from here on."""
+    """Print and save the resolved options; the output directory, empty unless --resume, exists from here on."""
+    if not options.resume:
+        require_empty(options.output_dir)
+    elif not _checkpoints(options.output_dir):
+        raise InputError(f"--resume: {options.output_dir} has no checkpoint")
     Path(options.output_dir).mkdir(parents=True, exist_ok=True)
     values = plain(options)
     print("options: " + ", ".join(f"{k}={v}" for k, v in values.items() if v not in (None, [], "")))

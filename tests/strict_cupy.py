@@ -9,6 +9,7 @@ It knows only the differences that are written here, and nothing of kernels, str
 """
 
 import types
+import warnings
 
 import numpy as np
 import scipy.sparse.linalg
@@ -43,7 +44,7 @@ METHODS = """
     all:where any:where argmax argmin argsort:order,stable astype clip:dtype,where,casting conj copy cumprod cumsum
     diagonal dot fill flatten max:initial,where mean:where min:initial,where nonzero prod:initial,where ravel repeat
     reshape round searchsorted sort:order,stable squeeze std:where,mean,correction sum:initial,where swapaxes take:mode
-    tolist trace transpose var:where,mean,correction view
+    trace transpose var:where,mean,correction view
 """
 ATTRIBUTES = "T dtype flags imag itemsize mT nbytes ndim real shape size strides"
 BINARY = """
@@ -52,7 +53,8 @@ BINARY = """
 """
 COMPARE = "eq:equal ne:not_equal lt:less le:less_equal gt:greater ge:greater_equal"
 UNARY = "neg:negative pos:positive abs:absolute invert:invert"
-AT_DTYPES = "iIlLqQefd"  # of add.at and scatter_add
+AT_DTYPES = "iIlLqQefd"  # of add.at
+OF_LISTS = "column_stack concatenate full hstack ones stack vstack zeros".split()
 SCALARS = (bool, int, float, complex, np.generic)
 
 
@@ -89,6 +91,8 @@ def _call(function, refused, args, kwargs, wrap=_device):
     """`function` of NumPy on the arrays inside; its result as CuPy returns it."""
     if wrong := refused & kwargs.keys():
         raise TypeError(f"cupy: {function.__name__}() got an unexpected keyword argument {sorted(wrong)[0]!r}")
+    if args and isinstance(args[0], list) and function.__name__ not in OF_LISTS:
+        raise TypeError(f"cupy: {function.__name__}() of a list; make it an array first")
     if function.__name__ in ("sort", "argsort"):
         if kwargs.get("kind") not in (None, "stable"):
             raise ValueError("kind can only be None or 'stable'")
@@ -131,6 +135,9 @@ class ndarray:
     def item(self, *index):
         return self._host.item(*index)
 
+    def tolist(self):
+        return self._host.tolist()
+
     def __bool__(self):
         return bool(self._host)
 
@@ -168,7 +175,7 @@ class ndarray:
         return _device(self._host[self._wrapped(index)])
 
     def __setitem__(self, index, value):
-        if isinstance(value, np.ndarray) and value.ndim:
+        if not isinstance(value, (ndarray, *SCALARS)) and np.ndim(value):
             raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
         with np.errstate(all="ignore"):
             self._host[self._wrapped(index)] = value._host if isinstance(value, ndarray) else value
@@ -233,7 +240,7 @@ class _Ufunc:
         if ufunc in (np.add, np.multiply):
             self.reduce = _function(ufunc.reduce, {"where", "initial"})
         if ufunc is np.add:
-            self.at = scatter_add
+            self.at = _add_at
 
     def __call__(self, *args, out=None, dtype=None, casting="same_kind"):
         out = args[self._ufunc.nin] if len(args) > self._ufunc.nin else out
@@ -245,10 +252,17 @@ def _function(function, refused, wrap=_device):
     return lambda *args, **kwargs: _call(function, refused, args, kwargs, wrap)
 
 
-def scatter_add(target, index, values):
+def _add_at(target, index, values):
     if target.dtype.char not in AT_DTYPES:
         raise TypeError(f"cupy.add.at does not support {target.dtype}")
     np.add.at(target._host, target._wrapped(index), _inner(values))
+
+
+def scatter_add(a, slices, value):
+    warnings.warn(
+        "`cupyx.scatter_add` is deprecated. Please use `cupy.add.at` instead.", DeprecationWarning, stacklevel=2
+    )
+    _add_at(a, slices, value)
 
 
 def array(obj, dtype=None, copy=True, order="K", ndmin=0):

@@ -20,7 +20,7 @@ import numpy as np
 
 from nanospike import bert
 from nanospike.backend import library, random_generator
-from nanospike.checkpoint import require_empty, write_json
+from nanospike.checkpoint import write_json
 from nanospike.config import BertConfig, option, parse
 from nanospike.finetune import dropping
 from nanospike.inference import teacher_logits
@@ -156,8 +156,6 @@ def main(argv=None):
     teacher, their_tokenizer = load_teacher(options.teacher), load_tokenizer(options.teacher)
     train, dev = (read_split(task, options.data_dir, s) for s in ("train", "dev"))
     own = read_lines(options.text) if options.text else []
-    if not options.resume:
-        require_empty(options.output_dir)
     begin(options)
     general = read_lines(options.corpus) if options.corpus else []
     tokenizer = train_tokenizer([*train.texts, *own, *general], options.vocabulary)
