@@ -17,7 +17,7 @@ from .backend import to_device, to_host
 from .config import InputError
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
-TENSOR_KINDS = {"BOOL", "BF16", "C64", *(f"F{n}" for n in (16, 32, 64)), *(f"{k}{n}" for k in "IU" for n in (8, 16, 32, 64))}
+TENSOR_KINDS = "BOOL U8 U16 U32 U64 I8 I16 I32 I64 BF16 F16 F32 F64 C64".split()
 
 
 def read_json(path):

@@ -1,5 +1,6 @@
 """python -m nanospike.distill: a BERT teacher teaches a spiking student."""
 
+import math
 import sys
 import time
 import warnings
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from . import __version__
 from .checkpoint import write_json
-from .config import InputError, StudentConfig, option, parse
+from .config import InputError, StudentConfig, flag, option, parse, require_at_least
 from .inference import bundled, drive_for, evaluate_student, peak_memory_mb, table, teacher_logits
 from .loss import teacher_layers
 from .models import load_teacher
@@ -93,13 +94,16 @@ class Distill(TrainingOptions):
             if len(getattr(self, name)) not in (1, len(self.chosen_stages)):
                 values = len(getattr(self, name))
                 raise InputError(
-                    f"--{name.replace('_', '-')}: found {values} values, expected 1 or one for each stage "
+                    f"{flag(name)}: found {values} values, expected 1 or one for each stage "
                     f"({', '.join(self.chosen_stages)})"
                 )
         if not self.time_steps or min(self.time_steps) < 1:
             raise InputError(f"--time-steps: found {list(self.time_steps)}, expected whole numbers of at least 1")
-        if self.temperature <= 0:
+        require_at_least(self, encoders=0, hidden=0, attention=0, logits=0, labels=0, keep_internal=0)
+        if not 0 < self.temperature < math.inf:
             raise InputError(f"--temperature: found {self.temperature}, expected above 0")
+        if self.drive == "differential" and self.leak != 1:
+            raise InputError(f"--drive differential: for neurons without a leak, found --leak {self.leak}; use instant")
         if self.forward == "spikes" and self.student == "ann":
             raise InputError("--forward spikes: an ann student has no spikes")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .checkpoint import require_empty, write_json
-from .config import InputError, option, parse
+from .config import InputError, option, parse, require_at_least
 from .inference import bundled, evaluate_student, table, teacher_logits
 from .models import load_teacher
 from .neuron import SPIKES
@@ -44,9 +44,9 @@ class Evaluate:
             raise InputError(f"--data-dir: needed for --task {self.task}")
         if not self.time_steps or min(self.time_steps) < 1:
             raise InputError(f"--time-steps: found {list(self.time_steps)}, expected whole numbers of at least 1")
-        for name, least in (("batch_size", 1), ("max_length", 3)):
-            if getattr(self, name) < least:
-                raise InputError(f"--{name.replace('_', '-')}: found {getattr(self, name)}, expected at least {least}")
+        require_at_least(self, batch_size=1, max_length=3)
+        if not 0 <= self.initial < 1:
+            raise InputError(f"--initial: found {self.initial}, expected at least 0 and below 1")
 
 
 def main(argv=None):

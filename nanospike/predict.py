@@ -6,7 +6,7 @@ import types
 from dataclasses import dataclass
 from pathlib import Path
 
-from .config import InputError, option, parse
+from .config import InputError, option, parse, require_at_least
 from .inference import PREDICT_STEPS, bundled, predict
 from .train import command
 
@@ -21,6 +21,9 @@ class Predict:
     json: bool = option("print one JSON object per text instead", False)
     seed: int = option("accepted for uniformity: prediction draws no random numbers", 0)
     device: str = option("where to compute", "cpu", choices=("cpu", "cuda"))
+
+    def __post_init__(self):
+        require_at_least(self, time_steps=1)
 
 
 def main(argv=None):

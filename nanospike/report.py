@@ -20,7 +20,7 @@ DARK = dict(zip(INKS, ("#0d1117", "#e6edf3", "#9da7b1", "#2b323b", "#58a6ff", "#
 ROOTS = [":root {" + "".join(f" --{ink}: {colour};" for ink, colour in inks.items()) + " }" for inks in (LIGHT, DARK)]
 CHART_STYLE = """
 svg text { font: 12.5px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; fill: var(--muted) }
-svg polyline { fill: none; stroke: var(--muted); stroke-width: 1.5; stroke-linejoin: round; stroke-linecap: round }
+svg polyline { fill: none; stroke: var(--muted); stroke-width: 1.5; stroke-linejoin: round }
 svg .title { fill: var(--ink); font-weight: 600 } svg .paper { fill: var(--paper) }
 svg polyline.grid { stroke: var(--grid); stroke-width: 1 } svg .dashed { stroke-dasharray: 6 4 }
 svg polyline.spiking { stroke: var(--spiking); stroke-width: 2 } svg .spiking:not(polyline) { fill: var(--spiking) }
@@ -37,7 +37,7 @@ table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabu
 th, td { padding: 0.25rem 0 0.25rem 1.2rem; border-bottom: 1px solid var(--grid); text-align: left; font-weight: 400 }
 th:first-child { padding-left: 0 } main td, main th:not(:first-child) { text-align: right }
 figure { margin: 1.5rem 0; overflow-x: auto; break-inside: avoid } svg { display: block; width: 100%; min-width: 540px }
-@media print { body { margin: 0; max-width: none } svg { min-width: 0 } tr { break-inside: avoid } }
+:root { color-scheme: light dark } @media print { body { margin: 0; max-width: none } svg { min-width: 0 } tr { break-inside: avoid } }
 """
 
 
@@ -51,8 +51,7 @@ def write_report(directory, results):
     charts += [_training(log, "loss", "training loss", HEIGHT), _training(log, "mean_rate", "mean firing rate", LOW)]
     page = [
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<link rel="icon" href="data:,">',
-        '<meta name="viewport" content="width=device-width">\n<meta name="color-scheme" content="light dark">',
-        f"<title>{_text(title)}</title>\n<style>\n{ROOTS[0]}",
+        f'<meta name="viewport" content="width=device-width">\n<title>{_text(title)}</title>\n<style>\n{ROOTS[0]}',
         f"@media screen and (prefers-color-scheme: dark) {{ {ROOTS[1]} }}{PAGE_STYLE}{CHART_STYLE}</style>\n</head>",
         f"<body>\n<h1>{_text(title)}</h1>\n<p>{_text(neurons)}; {_text(results.get('examples'))} examples</p>",
         f"<main>{_scores(results)}{_costs(results)}</main>",
@@ -96,7 +95,7 @@ def _stages(path):
         try:
             line = json.loads(text)
             step, (before, lines) = int(line["step"]), stages.setdefault(line["stage"], (end, []))
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError):
             continue
         lines.append((before + step, line))
         end = max(end, before + step)
@@ -113,7 +112,9 @@ def _scores(results):
     scores, gaps = _by_time_steps(results, "spiking"), dict(_by_time_steps(results, "equilibrium_gap"))
     rates = {t: results.get("spiking_mean_rate") for t, _ in scores[-1:]}  # was measured over the longest run
     rows = [("teacher", results.get("teacher"), None, None)]
-    rows += [("student at equilibrium", results.get("equilibrium"), None, results.get("mean_rate"))]
+    rows += [
+        ("student at equilibrium" if scores else "student", results.get("equilibrium"), None, results.get("mean_rate"))
+    ]
     rows += [(f"spiking, T = {t}", value, gaps.get(t), rates.get(t)) for t, value in scores]
     rows = [(n, f"{100 * v:.2f} %", _shown(gap, ".4f"), _shown(r, ".4f")) for n, v, gap, r in rows if _is_number(v)]
     head = ("", results.get("metric"), "equilibrium gap", "mean firing rate")
@@ -153,14 +154,7 @@ def _gap(results):
     (first, start), (last, _) = gaps[0], gaps[-1]
     values = [start * first / last, *(v for _, v in gaps)]
     guide = [("dashed", "falling as 1/T", start, values[0])] if last > first else []
-    return _over_time(
-        "gap between spiking rates and equilibrium",
-        gaps,
-        "gap {:.4g}",
-        _log_ticks(min(values), max(values)),
-        math.log,
-        guide,
-    )
+    return _over_time("equilibrium gap", gaps, "gap {:.4g}", _log_ticks(min(values), max(values)), math.log, guide)
 
 
 def _over_time(title, points, form, ticks, scale, lines, background=""):
@@ -173,31 +167,27 @@ def _over_time(title, points, form, ticks, scale, lines, background=""):
     labels = [(y(right), kind, label) for kind, label, _, right in lines]
     labels += [(y(v), "spiking", form.format(v)) for _, v in points[-1:]]
     marks += [_line("spiking", *((x(t), y(v)) for t, v in points))]
-    for t, v in points:
-        place = f'cx="{x(t):.2f}" cy="{y(v):.2f}" r="{RADIUS}"'
-        marks.append(f'<circle class="spiking" {place}><title>T = {t}: {form.format(v)}</title></circle>')
+    marks += [_dot(x(t), y(v), f"T = {t}: {form.format(v)}") for t, v in points]
     return _chart(title, "time steps T", x, steps if points else [], y, ticks, marks, labels, background=background)
 
 
 def _training(stages, key, title, height):
     """A value of the log against the updates of all stages; the loss on a log axis."""
-    scale, above = (math.log, 0) if key == "loss" else (float, -math.inf)
-    series = [
-        [(step, line[key]) for step, line in lines if _is_number(line.get(key), above)] for _, lines in stages.values()
-    ]
+    scale, low = (math.log, 0) if key == "loss" else (float, -math.inf)
+    series = [[(step, row[key]) for step, row in rows if _is_number(row.get(key), low)] for _, rows in stages.values()]
     values = [v for points in series for _, v in points]
     if not values:
         return ""
-    total = max(step for _, lines in stages.values() for step, _ in lines) or 1
-    ticks = _log_ticks(min(values), max(values)) if above == 0 else _ticks(min(0, *values), max(values) or 1)
+    total = max(step for _, rows in stages.values() for step, _ in rows) or 1
+    ticks = _log_ticks(min(values), max(values)) if low == 0 else _ticks(min(0, *values), max(values) or 1)
     x = _axis((0, total), LEFT, WIDTH - RIGHT)
     y = _axis(ticks, height - BOTTOM, TOP, scale)
     starts = [x(before) for before, _ in stages.values()]
-    marks = [_line("dashed", (start, TOP), (start, height - BOTTOM)) for start in starts[1:]]
-    places = _apart(starts, STAGE_GAP, WIDTH - STAGE_GAP)
-    marks += [_words(place, TOP + STAGE, name) for place, name in zip(places, stages, strict=True)]
-    for points in series:  # the last point twice: a dot where there is only one
-        marks.append(_line("spiking", *((x(step), y(v)) for step, v in points + points[-1:])))
+    places = zip(_apart(starts, STAGE_GAP, WIDTH - STAGE_GAP), stages, strict=True)
+    marks = [_words(place, TOP + STAGE, name) for place, name in places]
+    marks += [_line("dashed", (start, TOP), (start, height - BOTTOM)) for start in starts[1:]]
+    marks += [_line("spiking", *((x(step), y(v)) for step, v in points)) for points in series]
+    marks += [_dot(x(step), y(v), f"{v:.4g}") for points in series for step, v in points[-1:]]
     labels = [(y(values[-1]), "spiking", f"{values[-1]:.4g}")]
     return _chart(title, "updates", x, [t for t in _ticks(0, total) if t <= total], y, ticks, marks, labels, height)
 
@@ -239,6 +229,10 @@ def _words(x, y, text, kind="", anchor="start"):
 
 def _line(kind, *points):
     return f'<polyline class="{kind}" points="{" ".join(f"{x:.2f},{y:.2f}" for x, y in points)}"/>'
+
+
+def _dot(x, y, text):
+    return f'<circle class="spiking" cx="{x:.2f}" cy="{y:.2f}" r="{RADIUS}"><title>{_text(text)}</title></circle>'
 
 
 def _chart(title, x_label, x, x_ticks, y, y_ticks, marks, labels, height=HEIGHT, background=""):

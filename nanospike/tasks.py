@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from .config import InputError
-from .text import read_lines
+from .text import read_lines, read_text
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,8 @@ def split_path(task, data_dir, split):
 def read_split(task, data_dir, split, need_labels=True):
     """The Examples of one split (train, dev, test). InputError names file and line of what cannot be used."""
     path = split_path(task, data_dir, split)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
-    rows = [(number, line.split("\t")) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    lines = read_text(path, "utf-8-sig").split("\n")
+    rows = [(number, line.split("\t")) for number, line in enumerate(lines, 1) if line.strip()]
     header = list(task.header) if task.header and split != "test" else rows.pop(0)[1] if rows else []
     if not rows:
         raise InputError(f"{path}: no examples in it")

@@ -38,13 +38,17 @@ def _from_vocabulary(directory):
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     path = directory / "vocab.txt"
-    vocabulary = {p: i for i, p in enumerate(path.read_text(encoding="utf-8").rstrip("\n").split("\n"))}
+    vocabulary = {p: i for i, p in enumerate(read_text(path).rstrip("\n").split("\n"))}
     if missing := [t for t in ("[UNK]", "[CLS]", "[SEP]") if t not in vocabulary]:
         raise InputError(f"{path}: no {', '.join(missing)}")
     settings = directory / "tokenizer_config.json"
-    lower = read_json(settings).get("do_lower_case", True) if settings.exists() else True
+    options = read_json(settings) if settings.exists() else {}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower)
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        lowercase=options.get("do_lower_case", True),
+        strip_accents=options.get("strip_accents"),  # None: as the letter case
+        handle_chinese_chars=options.get("tokenize_chinese_chars", True),
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = bert_template(vocabulary)
     tokenizer.decoder = decoders.WordPiece()
@@ -147,16 +151,21 @@ def in_length_order(encoded, batch_size):
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
+def read_text(path, encoding="utf-8"):
+    """All of a text file; InputError for one that cannot be read."""
+    try:
+        return Path(path).read_text(encoding=encoding)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+
+
 def read_lines(paths):
     """The non-empty lines of text files; InputError for a file that cannot be read or has none."""
     lines = []
     for path in paths:
-        try:
-            found = [s for line in Path(path).read_text(encoding="utf-8").split("\n") if (s := line.strip())]
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror}") from None
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+        found = [s for line in read_text(path).split("\n") if (s := line.strip())]
         if not found:
             raise InputError(f"{path}: no text in it, expected a paragraph a line")
         lines += found

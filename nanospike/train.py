@@ -11,18 +11,19 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from .backend import to_device
 from .checkpoint import read_json, read_tensors, replacing, require_empty, write_json, write_tensors
-from .config import InputError, option, plain
+from .config import InputError, flag, option, plain, require_at_least
 from .optim import AdamW, Diverged, linear_schedule
 from .text import batch_order, collate
 
 KEEP_CHECKPOINTS = 2
+MAY_CHANGE = {"output_dir", "resume", "device", "log_every", "save_every"}  # on --resume
 STAGE_SEEDS = {"finetune": 1, "general": 2, "internal": 3, "prediction": 4}
 
 
@@ -46,26 +47,12 @@ class TrainingOptions:
     device: str = option("where to compute", "cpu", choices=("cpu", "cuda"))
 
     def __post_init__(self):
-        for name, least in (
-            ("batch_size", 1),
-            ("max_steps", 0),
-            ("max_length", 3),
-            ("log_every", 1),
-            ("save_every", 0),
-        ):
-            if getattr(self, name) < least:
-                raise InputError(f"--{name.replace('_', '-')}: found {getattr(self, name)}, expected at least {least}")
-        for name in ("learning_rate", "weight_decay", "clip_norm"):
-            if not all(0 <= v < math.inf for v in _each(getattr(self, name))):
-                raise InputError(f"--{name.replace('_', '-')}: found {getattr(self, name)}, expected at least 0")
+        require_at_least(self, batch_size=1, max_steps=0, max_length=3, log_every=1, save_every=0, seed=0)
+        require_at_least(self, learning_rate=0, weight_decay=0, clip_norm=0)
         if not 0 <= self.warmup <= 1:
             raise InputError(f"--warmup: found {self.warmup}, expected a share between 0 and 1")
-        if not all(0 < v < math.inf for v in _each(self.epochs)):
+        if not all(0 < v < math.inf for v in (self.epochs if isinstance(self.epochs, tuple) else (self.epochs,))):
             raise InputError(f"--epochs: found {self.epochs}, expected above 0")
-
-
-def _each(value):
-    return value if isinstance(value, tuple) else (value,)
 
 
 @dataclass(frozen=True)
@@ -107,21 +94,20 @@ class Run:
         self.options, self.parameters = options, parameters
         self.directory = Path(options.output_dir)
         self.log_path = self.directory / "train_log.jsonl"
-        self.started = time.time()
 
     def train(self, stages):
         """Train the stages in turn; returns a summary {stage: {steps, loss, seconds}}."""
-        summary, position = {}, {"stage": stages[0].name, "step": 0}
-        optimizer = None
-        if self.options.resume:
-            position, summary, optimizer = self._restore(stages)
-        names = [s.name for s in stages]
-        for stage in stages[names.index(position["stage"]) :]:
-            start = position["step"] if stage.name == position["stage"] else 0
-            optimizer = optimizer or AdamW(self.parameters, weight_decay=self.options.weight_decay)
-            summary[stage.name] = self._train_stage(stage, optimizer, start, summary)
-            optimizer = None  # each stage begins with fresh moments: its loss is another
+        position, summary, restored = self._restore() if self.options.resume else ({}, {}, None)
+        for stage in stages:
+            if stage.name in summary:  # it was done before the run was interrupted
+                continue
+            within = stage.name == position.get("stage")
+            optimizer = restored if within else self._optimizer()  # a stage begins with fresh moments: its loss is another
+            summary[stage.name] = self._train_stage(stage, optimizer, position["step"] if within else 0, summary)
         return summary
+
+    def _optimizer(self):
+        return AdamW(self.parameters, weight_decay=self.options.weight_decay)
 
     def _train_stage(self, stage, optimizer, start, summary):
         options, total = self.options, stage.steps(self.options)
@@ -137,7 +123,7 @@ class Run:
             try:
                 norm = optimizer.update(grads, rate, options.clip_norm)
             except Diverged as error:
-                raise InputError(f"stage {stage.name}, step {step}: {error}; the last checkpoint is kept") from None
+                raise InputError(f"stage {stage.name}, step {step + 1}: {error}; the last checkpoint is kept") from None
             window_examples, window_steps = window_examples + len(index), window_steps + 1
             if (step + 1) % options.log_every == 0 or step + 1 == total:
                 values = {name: float(v) for name, v in terms.items()}
@@ -184,17 +170,12 @@ class Run:
         for old in _checkpoints(self.directory)[:-KEEP_CHECKPOINTS]:
             shutil.rmtree(old)
 
-    def _restore(self, stages):
-        found = _checkpoints(self.directory)
-        state = read_json(found[-1] / "state.json")
-        same = replace(self.options, resume=False, device="cpu", save_every=0, log_every=1)
-        now, then = plain(same), state["options"] | {"resume": False, "device": "cpu", "save_every": 0, "log_every": 1}
-        if changed := [k for k in now if now[k] != then.get(k)]:
-            flags = ", ".join("--" + k.replace("_", "-") for k in changed)
-            raise InputError(f"--resume: other values of {flags} than in the run in {self.directory}")
-        _copy_into(self.parameters, read_tensors(found[-1] / "model.safetensors"))
-        optimizer = AdamW(self.parameters, weight_decay=self.options.weight_decay)
-        moments = read_tensors(found[-1] / "optimizer.safetensors")
+    def _restore(self):
+        """(position, summary, optimizer) of the last checkpoint, whose weights become the parameters."""
+        checkpoint, state = last_checkpoint(self.options)
+        _copy_into(self.parameters, read_tensors(checkpoint / "model.safetensors"))
+        optimizer = self._optimizer()
+        moments = read_tensors(checkpoint / "optimizer.safetensors")
         for i, kind in enumerate("mv"):
             _copy_into(
                 {n: pair[i] for n, pair in optimizer.moments.items()},
@@ -210,10 +191,12 @@ class Run:
         if self.log_path.exists():
             kept = []
             for text in self.log_path.read_text(encoding="utf-8").splitlines():
-                line = json.loads(text)
-                if line["stage"] in state["summary"] or (
-                    line["stage"] == state["stage"] and line["step"] <= state["step"]
-                ):
+                try:
+                    line = json.loads(text)
+                except json.JSONDecodeError:  # cut short when the run was stopped
+                    continue
+                this = line["stage"] == state["stage"] and line["step"] <= state["step"]
+                if this or line["stage"] in state["summary"]:
                     kept.append(text + "\n")
             with replacing(self.log_path) as temporary:
                 temporary.write_text("".join(kept), encoding="utf-8")
@@ -223,6 +206,17 @@ def _checkpoints(directory):
     """Complete checkpoints of a run, oldest first."""
     found = [p.parent for p in (Path(directory) / "checkpoints").glob("[!.]*/state.json")]
     return sorted(found, key=lambda p: read_json(p / "state.json")["saved"])
+
+
+def last_checkpoint(options):
+    """(directory, state) of the checkpoint from which --resume goes on; InputError if it is of another run."""
+    found = _checkpoints(options.output_dir)
+    if not found:
+        raise InputError(f"--resume: {options.output_dir} has no checkpoint")
+    state, now = read_json(found[-1] / "state.json"), plain(options)
+    if changed := [flag(k) for k in now if k not in MAY_CHANGE and now[k] != state["options"].get(k)]:
+        raise InputError(f"--resume: other values of {', '.join(changed)} than in the run in {options.output_dir}")
+    return found[-1], state
 
 
 def _copy_into(arrays, tensors):
@@ -283,10 +277,10 @@ def _one_line(error):
 
 def begin(options):
     """Print and save the resolved options; the output directory, empty unless --resume, exists from here on."""
-    if not options.resume:
+    if options.resume:
+        last_checkpoint(options)
+    else:
         require_empty(options.output_dir)
-    elif not _checkpoints(options.output_dir):
-        raise InputError(f"--resume: {options.output_dir} has no checkpoint")
     Path(options.output_dir).mkdir(parents=True, exist_ok=True)
     values = plain(options)
     print("options: " + ", ".join(f"{k}={v}" for k, v in values.items() if v not in (None, [], "")))
