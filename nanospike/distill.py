@@ -19,7 +19,7 @@ from .simulate import DRIVES
 from .solve import ADJOINT_METHODS
 from .student import init_student, mean_rate
 from .tasks import find_task, read_split, score, training_texts
-from .text import encode, encode_windows, load_tokenizer, read_lines
+from .text import encode, encode_windows, load_tokenizer, read_lines, save_tokenizer
 from .train import Run, Stage, TrainingOptions, begin, command
 from .tree import leaves
 
@@ -154,7 +154,7 @@ def gradients(teacher, student, options, stage):
                 labels=batch.labels if terms["label_weight"] else None, **terms,
             )  # fmt: skip
         _count_failures(failures, result)
-        return result.terms, dict(leaves(result.grads)), lambda: notes(result, batch, failures[0])
+        return result.terms, dict(leaves(result.grads)), lambda: notes(student, result, batch, failures[0])
 
     return step
 
@@ -167,9 +167,10 @@ def _count_failures(failures, result):
         raise InputError(f"{failures[0]} batches in a row without convergence: {bad[0].message}")
 
 
-def notes(result, batch, failures):
+def notes(student, result, batch, failures):
     """What a line of the log says about the student's state."""
-    values = {"mean_rate": mean_rate(result.equilibrium, batch.attention_mask)}
+    spiking = student.config.activation != "ann"
+    values = {"mean_rate": mean_rate(result.equilibrium, batch.attention_mask) if spiking else None}
     if result.adjoint is not None:
         values |= {
             "equilibrium_sweeps": result.equilibrium.iterations,
@@ -195,7 +196,7 @@ def main(argv=None):
         )
     encoders = options.encoders or teacher.config.num_hidden_layers
     teacher_layers(encoders, teacher.config.num_hidden_layers, options.layer_map)
-    tokenizer = load_tokenizer(source)
+    tokenizer = load_tokenizer(source, teacher.config.vocab_size)
     texts, dev = training_texts(task, data_dir), read_split(task, data_dir, "dev")
     if options.labels and texts.labels is None:
         raise InputError(f"--labels: the training texts of {task.name} have no labels")
@@ -219,6 +220,7 @@ def main(argv=None):
     run = Run(options, student.parameters())
     summary = run.train(stages_of(options, teacher, student, data))
     student.save(options.output_dir)
+    save_tokenizer(tokenizer, options.output_dir)
     results = evaluate(options, teacher, student, task, dev_data)
     results |= {"training": summary, "total_seconds": round(time.perf_counter() - began, 1)}
     write_json(options.output_dir / "train_results.json", summary | {"peak_memory_mb": peak_memory_mb()})

@@ -13,7 +13,7 @@ from .inference import teacher_logits
 from .loss import label_loss
 from .models import load_teacher, with_classifier
 from .tasks import find_task, read_split, score
-from .text import encode, load_tokenizer
+from .text import encode, load_tokenizer, save_tokenizer
 from .train import Run, Stage, TrainingOptions, begin, command
 from .tree import leaves
 
@@ -43,7 +43,7 @@ def gradients(teacher):
         value, loss_vjp = label_loss(out.logits, batch.labels)
         grads = {}
         vjp(None, None, loss_vjp(1.0), grads)
-        return {"labels": value}, dict(leaves(grads)), lambda: {}
+        return {"labels": value}, dict(leaves(grads)), lambda: {"mean_rate": None}  # an ordinary BERT does not spike
 
     return step
 
@@ -56,7 +56,7 @@ def main(argv=None):
     options = parse(Finetune, argv, prog="python -m nanospike.finetune")
     task = find_task(options.task)
     teacher = load_teacher(options.model, options.device)
-    tokenizer = load_tokenizer(options.model)
+    tokenizer = load_tokenizer(options.model, teacher.config.vocab_size)
     splits = {s: read_split(task, options.data_dir, s) for s in ("train", "dev")}
     begin(options)
     length = min(options.max_length, teacher.config.max_position_embeddings)
@@ -67,6 +67,7 @@ def main(argv=None):
     stage = Stage("finetune", data["train"], gradients(teacher), options.epochs, options.learning_rate)
     Run(options, teacher.parameters()).train([stage])
     teacher.save(options.output_dir)
+    save_tokenizer(tokenizer, options.output_dir)
     value = score(task, teacher_logits(teacher, data["dev"]), data["dev"].labels)
     results = {"task": task.name, "metric": task.metric, "teacher": value, "seconds": time.perf_counter() - started}
     write_json(options.output_dir / "eval_results.json", results)

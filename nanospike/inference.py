@@ -32,10 +32,12 @@ def predict(directory, texts, time_steps=PREDICT_STEPS, device="cpu", batch_size
     texts: strings or pairs of strings. Returns a list of {label, score, time_steps}; score is the softmax of the label,
     or the output of a regression (label None).
     """
+    if isinstance(texts, str):
+        raise InputError(f"predict: found {texts!r}, expected a list of texts")
     texts = list(texts)
     for i, text in enumerate(texts):
-        parts = (text,) if isinstance(text, str) else tuple(text)
-        if len(parts) not in (1, 2) or not all(isinstance(p, str) for p in parts):
+        pair = isinstance(text, (tuple, list)) and len(text) == 2 and all(isinstance(p, str) for p in text)
+        if not pair and not isinstance(text, str):
             raise InputError(f"predict: text {i}: found {text!r}, expected a string or a pair of strings")
     student = load_student(directory, device)
     names = label_names(directory)

@@ -86,9 +86,7 @@ def load_teacher(directory, device="cpu", dtype="float32"):
     declared = declared_labels(raw, directory / "config.json")
     if labels is not None and declared not in (None, labels):
         raise InputError(f"{directory}: classifier.weight has {labels} labels, config.json says {declared}")
-    config = read_config(
-        BertConfig, raw | {"num_labels": labels or declared or 2}, directory / "config.json"
-    )
+    config = read_config(BertConfig, raw | {"num_labels": labels or declared or 2}, directory / "config.json")
     has_pooler = "pooler.dense.weight" in tensors
     shapes = bert.parameter_shapes(config, labels, has_pooler)
     tree = nest(placed(fit_tensors(tensors, shapes, (), directory), device, kind))

@@ -26,9 +26,16 @@ class Predict:
         require_at_least(self, time_steps=1)
 
 
+def read_stdin():
+    try:
+        return [line.rstrip("\n") for line in sys.stdin]
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input: not UTF-8 text: {error.reason} at byte {error.start}") from None
+
+
 def main(argv=None):
     options = parse(Predict, argv, prog="python -m nanospike.predict", positional="texts")
-    texts = list(options.texts) or [line.rstrip("\n") for line in sys.stdin]
+    texts = list(options.texts) or read_stdin()
     if not any(t.strip() for t in texts):
         raise InputError("no text given: expected texts as arguments, or lines on standard input")
     model = options.model or bundled("student")

@@ -29,7 +29,7 @@ svg polyline.teacher { stroke: var(--teacher) } svg text.teacher { fill: var(--t
 """
 PAGE_STYLE = """
 body { margin: 2rem auto; max-width: 820px; padding: 0 1.25rem; background: var(--paper); color: var(--ink);
-  font: 16px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif }
+  font: 16px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif } :root { color-scheme: light dark }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 } h1, details td { overflow-wrap: anywhere }
 p, summary, thead { color: var(--muted) } summary { cursor: pointer } p { margin: 0.4rem 0 1.4rem }
 main { display: flex; flex-wrap: wrap; gap: 1.5rem 3.5rem; align-items: flex-start; margin-bottom: 2rem }
@@ -37,18 +37,18 @@ table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabu
 th, td { padding: 0.25rem 0 0.25rem 1.2rem; border-bottom: 1px solid var(--grid); text-align: left; font-weight: 400 }
 th:first-child { padding-left: 0 } main td, main th:not(:first-child) { text-align: right }
 figure { margin: 1.5rem 0; overflow-x: auto; break-inside: avoid } svg { display: block; width: 100%; min-width: 540px }
-:root { color-scheme: light dark } @media print { body { margin: 0; max-width: none } svg { min-width: 0 } tr { break-inside: avoid } }
+@media print { body { margin: 0; max-width: none } svg { min-width: 0 } tr { break-inside: avoid } }
 """
 
 
 def write_report(directory, results):
     """Write directory/report.html from `results` (evaluate_student's, and more) and the log and options found there."""
-    directory, spiking = Path(directory), results.get("drive") is not None
+    directory, spiking = Path(directory), bool(_by_time_steps(results, "spiking"))
     title = f"{'Spiking' if spiking else 'ANN'} student {directory.resolve().name} on {results.get('task')}"
     neurons = f"{results.get('drive')} drive, {results.get('spikes')} spikes" if spiking else "no spiking neurons"
     log = _stages(directory / "train_log.jsonl")
-    charts = [_accuracy(results) if _by_time_steps(results, "spiking") else "", _gap(results)]
-    charts += [_training(log, "loss", "training loss", HEIGHT), _training(log, "mean_rate", "mean firing rate", LOW)]
+    charts = [_accuracy(results) if spiking else "", _gap(results), _training(log, "loss", "training loss", HEIGHT)]
+    charts += [_training(log, "mean_rate", "mean firing rate", LOW)] if spiking else []
     page = [
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<link rel="icon" href="data:,">',
         f'<meta name="viewport" content="width=device-width">\n<title>{_text(title)}</title>\n<style>\n{ROOTS[0]}',
@@ -111,10 +111,9 @@ def _table(rows, head):
 def _scores(results):
     scores, gaps = _by_time_steps(results, "spiking"), dict(_by_time_steps(results, "equilibrium_gap"))
     rates = {t: results.get("spiking_mean_rate") for t, _ in scores[-1:]}  # was measured over the longest run
+    student = "student at equilibrium" if scores else "student"
     rows = [("teacher", results.get("teacher"), None, None)]
-    rows += [
-        ("student at equilibrium" if scores else "student", results.get("equilibrium"), None, results.get("mean_rate"))
-    ]
+    rows += [(student, results.get("equilibrium"), None, results.get("mean_rate"))]
     rows += [(f"spiking, T = {t}", value, gaps.get(t), rates.get(t)) for t, value in scores]
     rows = [(n, f"{100 * v:.2f} %", _shown(gap, ".4f"), _shown(r, ".4f")) for n, v, gap, r in rows if _is_number(v)]
     head = ("", results.get("metric"), "equilibrium gap", "mean firing rate")
@@ -161,8 +160,7 @@ def _over_time(title, points, form, ticks, scale, lines, background=""):
     """A chart of points (T, value), and of lines (kind, label, value at the left end, value at the right end)."""
     steps = [t for t, _ in points] or [1]
     ends = (steps[0], steps[-1]) if len(steps) > 1 else (steps[0] / 2, steps[0] * 2)  # a single T lies in the middle
-    x = _axis(ends, LEFT, WIDTH - RIGHT, math.log)
-    y = _axis(ticks, HEIGHT - BOTTOM, TOP, scale)
+    x, y = _axis(ends, LEFT, WIDTH - RIGHT, math.log), _axis(ticks, HEIGHT - BOTTOM, TOP, scale)
     marks = [_line(kind, (LEFT, y(left)), (WIDTH - RIGHT, y(right))) for kind, _, left, right in lines]
     labels = [(y(right), kind, label) for kind, label, _, right in lines]
     labels += [(y(v), "spiking", form.format(v)) for _, v in points[-1:]]
@@ -180,8 +178,7 @@ def _training(stages, key, title, height):
         return ""
     total = max(step for _, rows in stages.values() for step, _ in rows) or 1
     ticks = _log_ticks(min(values), max(values)) if low == 0 else _ticks(min(0, *values), max(values) or 1)
-    x = _axis((0, total), LEFT, WIDTH - RIGHT)
-    y = _axis(ticks, height - BOTTOM, TOP, scale)
+    x, y = _axis((0, total), LEFT, WIDTH - RIGHT), _axis(ticks, height - BOTTOM, TOP, scale)
     starts = [x(before) for before, _ in stages.values()]
     places = zip(_apart(starts, STAGE_GAP, WIDTH - STAGE_GAP), stages, strict=True)
     marks = [_words(place, TOP + STAGE, name) for place, name in places]

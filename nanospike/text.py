@@ -8,18 +8,36 @@ from pathlib import Path
 import numpy as np
 
 from .backend import to_device
-from .checkpoint import read_json
+from .checkpoint import read_json, replacing
 from .config import InputError
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 POOL = 50  # batches whose examples are sorted by length together
 
 
-def load_tokenizer(directory):
-    """The `tokenizers.Tokenizer` of a Hugging Face directory: tokenizer.json, or a BERT one made of vocab.txt."""
+def load_tokenizer(directory, vocabulary=None):
+    """The `tokenizers.Tokenizer` of a Hugging Face directory: tokenizer.json, or a BERT one made of vocab.txt.
+
+    InputError if it knows more word pieces than the model, which has `vocabulary`.
+    """
+    tokenizer = _load_tokenizer(Path(directory))
+    pieces = tokenizer.get_vocab_size()
+    if vocabulary is not None and pieces > vocabulary:
+        raise InputError(f"{directory}: the tokenizer has {pieces} word pieces, config.json says {vocabulary}")
+    return tokenizer
+
+
+def save_tokenizer(tokenizer, directory):
+    """Write tokenizer.json, unless the directory has one."""
+    path = Path(directory) / "tokenizer.json"
+    if not path.exists():
+        with replacing(path) as temporary:
+            tokenizer.save(str(temporary))
+
+
+def _load_tokenizer(directory):
     from tokenizers import Tokenizer
 
-    directory = Path(directory)
     path = directory / "tokenizer.json"
     if path.exists():
         try:

@@ -101,9 +101,10 @@ class Run:
         for stage in stages:
             if stage.name in summary:  # it was done before the run was interrupted
                 continue
-            within = stage.name == position.get("stage")
-            optimizer = restored if within else self._optimizer()  # a stage begins with fresh moments: its loss is another
-            summary[stage.name] = self._train_stage(stage, optimizer, position["step"] if within else 0, summary)
+            start, optimizer = 0, self._optimizer()  # fresh moments: its loss is another than the last stage's
+            if stage.name == position.get("stage"):
+                start, optimizer = position["step"], restored
+            summary[stage.name] = self._train_stage(stage, optimizer, start, summary)
         return summary
 
     def _optimizer(self):

@@ -283,7 +283,9 @@ def test_truncated_weights(damage, saved):
         nanospike.load_teacher(saved)
 
 
-@pytest.mark.parametrize("garbage", [b"\xff" * 64, b"<html>404: not found</html>" * 9, b"\x08" + 7 * b"\0" + b"notjson!"])
+@pytest.mark.parametrize(
+    "garbage", [b"\xff" * 64, b"<html>404: not found</html>" * 9, b"\x08" + 7 * b"\0" + b"notjson!"]
+)
 def test_garbage_for_weights(garbage, saved):
     (saved / "model.safetensors").write_bytes(garbage)
     with pytest.raises(InputError, match="model.safetensors: not a whole safetensors file"):

@@ -185,7 +185,10 @@ def test_a_file_of_options_is_utf_8(tmp_path):
         (["--max-length", "2"], "--max-length: found 2, expected at least 3"),
         (["--log-every", "0"], "--log-every: found 0, expected at least 1"),
         (["--learning-rate", "nan"], "--learning-rate: found nan, expected at least 0"),
-        (["--learning-rate", "1,2,3"], "--learning-rate: found 3 values, expected 1 or one for each stage (internal, pre"),
+        (
+            ["--learning-rate", "1,2,3"],
+            "--learning-rate: found 3 values, expected 1 or one for each stage (internal, pre",
+        ),
         (["--epochs", "0"], "--epochs: found (0.0,), expected above 0"),
         (["--warmup", "1.5"], "--warmup: found 1.5, expected a share between 0 and 1"),
         (["--temperature", "0"], "--temperature: found 0.0, expected above 0"),
@@ -197,7 +200,10 @@ def test_a_file_of_options_is_utf_8(tmp_path):
         (["--leak", "0.9", "--drive", "differential"], "--drive differential: for neurons without a leak"),
         (["--stages", "general"], "--corpus: needed for the stage general"),
         (["--stages", "internal,internal"], "--stages: found internal,internal, expected each stage once"),
-        (["--corpus", "a", "--stages", "internal"], "--corpus: is read by the stage general, which --stages leaves out"),
+        (
+            ["--corpus", "a", "--stages", "internal"],
+            "--corpus: is read by the stage general, which --stages leaves out",
+        ),
         (["--task", "sst-2"], "--data-dir: needed for --task sst-2"),
         (["--forward", "spikes", "--student", "ann"], "--forward spikes: an ann student has no spikes"),
         (["--device", "gpu"], "--device: found 'gpu', expected one of cpu, cuda"),
@@ -258,7 +264,9 @@ def test_a_record_as_json():
 
 
 def test_keys_of_others_are_let_be_and_labels_are_counted():
-    config = read_config(BertConfig, SHAPE | {"architectures": ["X"], "id2label": {"0": "a", "1": "b", "2": "c"}}, "here")
+    config = read_config(
+        BertConfig, SHAPE | {"architectures": ["X"], "id2label": {"0": "a", "1": "b", "2": "c"}}, "here"
+    )
     assert config.num_labels == 3 and config.hidden_size == 4 and config.layer_norm_eps == 1e-12
     assert read_config(BertConfig, SHAPE, "here").num_labels == 2
 

@@ -129,7 +129,9 @@ def test_official_test_files_have_no_labels(name, header, rows, texts, tmp_path)
     write(tmp_path / "test.tsv", header, rows)
     examples = read_split(find_task(name), tmp_path, "test", need_labels=False)
     assert examples.texts == texts and examples.labels is None
-    with pytest.raises(InputError, match=f"test.tsv: no column {find_task(name).label_column}; found {header.split()[0]}"):
+    with pytest.raises(
+        InputError, match=f"test.tsv: no column {find_task(name).label_column}; found {header.split()[0]}"
+    ):
         read_split(find_task(name), tmp_path, "test")
 
 

@@ -138,7 +138,12 @@ def test_no_texts_and_an_empty_text(tokenizer):
 
 @pytest.mark.parametrize("length", [3, 5, 16, 10**4])
 def test_windows_cut_nothing_off(length, tokenizer):
-    paragraphs = ["the tea was hot and the cake was fresh .", "soup", "", "we laughed all evening and want to go back ."]
+    paragraphs = [
+        "the tea was hot and the cake was fresh .",
+        "soup",
+        "",
+        "we laughed all evening and want to go back .",
+    ]
     whole = [i for p in paragraphs for i in tokenizer.encode(p, add_special_tokens=False).ids]
     windows = encode_windows(tokenizer, paragraphs, length)
     first, last = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")

@@ -1,4 +1,4 @@
-"""Files for tests: a tiny BERT directory with its vocabulary, labelled text in GLUE's layout, and commands in process."""
+"""Files for tests: a tiny BERT directory, labelled text in the layout of GLUE, and commands run in this process."""
 
 import json
 import string
@@ -69,10 +69,20 @@ VOCABULARY += ["##" + c for c in string.ascii_lowercase]
 POSITIONS = 16
 
 
-def write_teacher(directory, labels=2, seed=3, **changes):
-    """A random float32 BERT with a pooler and a classifier (labels=0: neither), and vocab.txt."""
+def write_teacher(directory, labels=2, seed=3, pooler=True, mixing=1, **changes):
+    """A random float32 BERT with a pooler and a classifier (labels=0: neither), and vocab.txt.
+
+    mixing: factor on the weights that carry other tokens to [CLS], so that the logits depend on the text.
+    """
     shape = {"vocab_size": len(VOCABULARY), "max_position_embeddings": POSITIONS}
     teacher = random_teacher(seed, labels, dtype="float32", **shape | changes)
+    if not pooler:
+        teacher.tree.pop("pooler")
+    for name, weight in teacher.parameters().items():
+        if name.endswith(("value.weight", "attention.output.dense.weight")):
+            weight *= mixing
+        if name.endswith(("query.weight", "key.weight")):
+            weight /= mixing
     teacher.save(directory)
     (Path(directory) / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
     return Path(directory)
@@ -133,7 +143,8 @@ def run(main, *argv):
 def contents(directory):
     """{relative path: bytes, or None of a directory} of everything below `directory`."""
     return {
-        str(p.relative_to(directory)): p.read_bytes() if p.is_file() else None for p in sorted(Path(directory).rglob("*"))
+        str(p.relative_to(directory)): p.read_bytes() if p.is_file() else None
+        for p in sorted(Path(directory).rglob("*"))
     }
 
 

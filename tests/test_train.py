@@ -1,0 +1,329 @@
+"""The training loop: a resumed run is the same run, bit for bit; what stops a run leaves its checkpoints."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from tiny import CORPUS, contents, edit_json, log_lines, run, write_sst2, write_teacher
+
+from nanospike import InputError, distill, finetune, train
+from nanospike.optim import AdamW
+from nanospike.text import Encoded
+from nanospike.train import Run, Stage, TrainingOptions
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """A model (its dropout on), a task's data and a corpus."""
+    root = tmp_path_factory.mktemp("places")
+    (root / "corpus.txt").write_text(CORPUS)
+    return {"model": write_teacher(root / "bert"), "data": write_sst2(root / "data"), "corpus": root / "corpus.txt"}
+
+
+def finetune_argv(places, out, *more):
+    where = ("--model", places["model"], "--task", "sst-2", "--data-dir", places["data"], "--output-dir", out)
+    return *where, "--batch-size", 8, "--epochs", 2, "--learning-rate", 1e-3, "--log-every", 2, "--save-every", 3, *more
+
+
+def distill_argv(places, out, *more):
+    where = ("--teacher", places["model"], "--task", "sst-2", "--data-dir", places["data"], "--output-dir", out)
+    steps = ("--batch-size", 8, "--epochs", 1.5, "--time-steps", "2,4", "--log-every", 2, "--save-every", 4)
+    return *where, *steps, "--learning-rate", "1e-3,5e-4", "--v-th", 2, "--feedback", *more
+
+
+COMMANDS = {"finetune": (finetune, finetune_argv), "distill": (distill, distill_argv)}
+
+
+def interrupt(monkeypatch, update):
+    """Press Ctrl-C in the update of this number, counted over the whole run."""
+    whole, calls = AdamW.update, []
+
+    def stopping(self, *args):
+        calls.append(1)
+        if len(calls) == update:
+            raise KeyboardInterrupt
+        return whole(self, *args)
+
+    monkeypatch.setattr(AdamW, "update", stopping)
+
+
+@pytest.fixture(scope="module")
+def whole(places, tmp_path_factory):
+    """{command: the directory of a run that was not interrupted}."""
+    made = {}
+    for name, (command, argv) in COMMANDS.items():
+        made[name] = tmp_path_factory.mktemp("whole") / name
+        assert run(command.main, *argv(places, made[name])) == 0
+    return made
+
+
+# ---- a resumed run is the same run --------------------------------------------------------------------------
+
+
+# finetune: 28 texts, 4 updates an epoch, 8 in all, checkpoints at 3, 6, 8. distill: 6 updates a stage, checkpoints at
+# 4 and 6 of each.
+@pytest.mark.parametrize(
+    "name, update, at",
+    [
+        ("finetune", 4, "finetune-0000003"),
+        ("finetune", 6, "finetune-0000003"),  # steps 4 and 5 are done again
+        ("finetune", 8, "finetune-0000006"),
+        ("distill", 6, "internal-0000004"),
+        ("distill", 7, "internal-0000006"),  # between the stages
+        ("distill", 9, "internal-0000006"),
+        ("distill", 12, "prediction-0000004"),
+    ],
+)
+def test_resuming_equals_never_stopping_bit_for_bit(name, update, at, places, whole, tmp_path, monkeypatch, capsys):
+    command, argv = COMMANDS[name]
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        interrupt(patch, update)
+        assert run(command.main, *argv(places, out)) == 130
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1] == "interrupted; --resume goes on from the last checkpoint"
+    assert sorted(p.name for p in (out / "checkpoints").iterdir())[-1] == at
+    assert not (out / "model.safetensors").exists()
+    assert run(command.main, *argv(places, out, "--resume")) == 0
+    stage, _, step = at.partition("-")
+    assert f"resuming {stage} after step {int(step)}" in capsys.readouterr().err
+    expected = contents(whole[name])
+    assert (out / "model.safetensors").read_bytes() == expected["model.safetensors"]
+    assert log_lines(out) == log_lines(whole[name])
+    last = max(p for p in expected if p.endswith("optimizer.safetensors"))
+    assert (out / last).read_bytes() == expected[last]
+    assert sorted(contents(out)) == sorted(expected)
+    if name == "distill":
+        a, b = (json.loads((d / "train_results.json").read_text()) for d in (out, whole[name]))
+        for stage in ("internal", "prediction"):
+            assert [a[stage][k] for k in ("steps", "loss")] == [b[stage][k] for k in ("steps", "loss")]
+
+
+def test_resuming_a_run_that_was_done_changes_no_weight(places, whole, tmp_path):
+    out = tmp_path / "out"
+    assert run(finetune.main, *finetune_argv(places, out)) == 0
+    before = contents(out)
+    assert run(finetune.main, *finetune_argv(places, out, "--resume")) == 0
+    after = contents(out)
+    for name in ("model.safetensors", "config.json", "train_log.jsonl"):
+        assert after[name] == before[name], name
+    assert before["model.safetensors"] == contents(whole["finetune"])["model.safetensors"]
+
+
+def test_dropout_and_the_seed_matter(places, whole, tmp_path):
+    weights = {"whole": contents(whole["finetune"])["model.safetensors"]}
+    assert run(finetune.main, *finetune_argv(places, tmp_path / "seed", "--seed", 1)) == 0
+    still = {"model": tmp_path / "still", "data": places["data"]}
+    write_teacher(still["model"])
+    edit_json(still["model"] / "config.json", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    assert run(finetune.main, *finetune_argv(still, tmp_path / "no dropout")) == 0
+    weights |= {n: (tmp_path / n / "model.safetensors").read_bytes() for n in ("seed", "no dropout")}
+    assert len(set(weights.values())) == 3
+
+
+def test_a_log_line_that_was_cut_short_is_dropped(places, whole, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        interrupt(patch, 6)
+        run(finetune.main, *finetune_argv(places, out))
+    with open(out / "train_log.jsonl", "a") as file:
+        file.write('{"stage": "finetune", "st')
+    assert run(finetune.main, *finetune_argv(places, out, "--resume")) == 0
+    assert log_lines(out) == log_lines(whole["finetune"])
+
+
+def test_a_checkpoint_that_was_cut_short_is_passed_over(places, whole, tmp_path, monkeypatch):
+    out, write = tmp_path / "out", train.write_json
+
+    def full(path, value):
+        if path.name == "state.json" and value["step"] == 6:
+            raise OSError(28, "No space left on device", str(path))
+        write(path, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "write_json", full)
+        assert run(finetune.main, *finetune_argv(places, out)) == 2
+    assert [p.name for p in (out / "checkpoints").iterdir()] == ["finetune-0000003"]
+    assert run(finetune.main, *finetune_argv(places, out, "--resume")) == 0
+    assert (out / "model.safetensors").read_bytes() == contents(whole["finetune"])["model.safetensors"]
+
+
+def test_a_run_that_was_moved_goes_on(places, whole, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt(patch, 6)
+        run(finetune.main, *finetune_argv(places, tmp_path / "out"))
+    (tmp_path / "out").rename(tmp_path / "moved")
+    assert run(finetune.main, *finetune_argv(places, tmp_path / "moved", "--resume")) == 0
+    assert log_lines(tmp_path / "moved") == log_lines(whole["finetune"])
+
+
+@pytest.mark.parametrize(
+    "name, changed, said",
+    [
+        ("finetune", ("--batch-size", 4), "--batch-size"),
+        ("finetune", ("--learning-rate", 2e-3, "--seed", 5), "--learning-rate, --seed"),
+        ("distill", ("--no-feedback",), "--feedback"),
+        ("distill", ("--stages", "prediction", "--learning-rate", 1e-3), "--learning-rate, --stages"),
+        ("distill", ("--time-steps", "2,8"), "--time-steps"),
+    ],
+)
+def test_another_option_on_resume_is_named_and_changes_nothing(name, changed, said, places, whole, capsys):
+    command, argv = COMMANDS[name]
+    before = contents(whole[name])
+    capsys.readouterr()
+    assert run(command.main, *argv(places, whole[name], "--resume", *changed)) == 2
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1 and printed.out == ""
+    named = printed.err.partition("other values of ")[2].partition(" than in the run")[0]
+    assert set(named.split(", ")) == set(said.split(", "))
+    assert contents(whole[name]) == before
+
+
+def test_how_often_to_log_and_save_may_change_on_resume(places, whole, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        interrupt(patch, 6)
+        run(finetune.main, *finetune_argv(places, out))
+    assert run(finetune.main, *finetune_argv(places, out, "--resume", "--log-every", 1, "--save-every", 0)) == 0
+    assert [line["step"] for line in log_lines(out)] == [2, 4, 5, 6, 7, 8]
+    assert (out / "model.safetensors").read_bytes() == contents(whole["finetune"])["model.safetensors"]
+
+
+def test_nothing_to_resume(places, tmp_path, capsys):
+    assert run(finetune.main, *finetune_argv(places, tmp_path / "out", "--resume")) == 2
+    assert capsys.readouterr().err == f"error: --resume: {tmp_path / 'out'} has no checkpoint\n"
+    assert not (tmp_path / "out").exists()
+
+
+# ---- what stops a run, and what is written ------------------------------------------------------------------
+
+
+def toy(directory, gradients, epochs=3.0, **options):
+    """A run with two parameters on 8 one-token examples, batches of 2: 4 updates an epoch."""
+    directory.mkdir(exist_ok=True)
+    given = {"batch_size": 2, "log_every": 3, "save_every": 2, "warmup": 0.0} | options
+    parameters = {"a.weight": np.ones((2, 2)), "b.bias": np.zeros(3)}
+    data = Encoded([np.array([i]) for i in range(8)], [np.array([0])] * 8)
+    job = Run(TrainingOptions(output_dir=directory, **given), parameters)
+    return job, Stage("finetune", data, gradients, epochs, 0.1)
+
+
+def ones(batch, seed, bad=None):
+    value = 1.0 if bad is None or seed[2] + 1 != bad[0] else bad[1]
+    grads = {"a.weight": np.ones((2, 2)), "b.bias": np.array([1.0, value, 1.0])}
+    return {"toy": np.float64(seed[2])}, grads, lambda: {"mean_rate": 0.5}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_gradient_that_is_not_finite_stops_before_the_update(bad, tmp_path):
+    good, stage = toy(tmp_path / "good", ones, max_steps=4, learning_rate=0.1)
+    good.train([stage])
+    job, stage = toy(tmp_path / "bad", lambda batch, seed: ones(batch, seed, (7, bad)))
+    stopped = {n: p for n, p in job.parameters.items()}
+    with pytest.raises(InputError, match="stage finetune, step 7: gradient norm is .* the last checkpoint is kept"):
+        job.train([stage])
+    assert all(np.isfinite(p).all() for p in stopped.values())
+    kept = sorted(p.name for p in (tmp_path / "bad" / "checkpoints").iterdir())
+    assert kept == ["finetune-0000004", "finetune-0000006"]
+    saved = load_file(tmp_path / "bad" / "checkpoints" / kept[-1] / "model.safetensors")
+    assert all(np.array_equal(saved[n], p) for n, p in stopped.items())  # nothing moved after the last good update
+    assert [line["step"] for line in log_lines(tmp_path / "bad")] == [3, 6]
+
+
+def test_log_lines_and_the_last_one_is_always_written(tmp_path):
+    job, stage = toy(tmp_path, ones, epochs=2.0)
+    summary = job.train([stage])
+    lines = log_lines(tmp_path, timed=True)
+    assert [line["step"] for line in lines] == [3, 6, 8]
+    required = {"stage", "step", "loss", "learning_rate", "step_ms", "examples_per_second", "mean_rate"}
+    assert all(required <= line.keys() for line in lines)
+    assert [line["loss"] for line in lines] == [2, 5, 7] == [line["loss_toy"] for line in lines]
+    np.testing.assert_allclose([line["learning_rate"] for line in lines], [0.1 * k / 8 for k in (6, 3, 1)], rtol=1e-5)
+    assert lines[0]["gradient_norm"] == pytest.approx(np.sqrt(7), rel=1e-5)
+    assert summary["finetune"]["steps"] == 8 and summary["finetune"]["loss"] == 7
+
+
+@pytest.mark.parametrize("epochs, most, steps", [(1.0, 0, 4), (0.3, 0, 2), (2.0, 5, 5), (1.0, 100, 4)])
+def test_number_of_updates(epochs, most, steps, tmp_path):
+    job, stage = toy(tmp_path, ones, epochs, max_steps=most)
+    assert job.train([stage])["finetune"]["steps"] == steps == log_lines(tmp_path)[-1]["step"]
+
+
+def test_every_example_once_an_epoch_and_another_order_in_the_next(tmp_path):
+    seen = []
+
+    def record(batch, seed):
+        seen.extend(batch.index.tolist())
+        return ones(batch, seed)
+
+    job, stage = toy(tmp_path, record, 2.0)
+    job.train([stage])
+    assert sorted(seen[:8]) == sorted(seen[8:]) == list(range(8)) and seen[:8] != seen[8:]
+    again = [int(i) for _, b in zip(range(3), stage.batches(job.options, 5), strict=False) for i in b]
+    assert again == seen[10:16]  # from the sixth update on
+
+
+def test_two_checkpoints_are_kept(tmp_path):
+    job, stage = toy(tmp_path, ones, save_every=1)
+    job.train([stage])
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["finetune-0000011", "finetune-0000012"]
+    state = json.loads((tmp_path / "checkpoints" / "finetune-0000012" / "state.json").read_text())
+    assert state["stage"] == "finetune" and state["step"] == state["updates"] == 12
+
+
+def test_stages_begin_with_fresh_moments(tmp_path):
+    job, stage = toy(tmp_path, ones, 1.0, save_every=0)
+    moments = []
+
+    def record(batch, seed):
+        moments.append(optimizers[-1].step)
+        return ones(batch, seed)
+
+    optimizers, make = [], job._optimizer
+    job._optimizer = lambda: optimizers.append(make()) or optimizers[-1]
+    job.train([Stage(n, stage.data, record, 1.0, 0.1) for n in ("internal", "prediction")])
+    assert moments == [0, 1, 2, 3] * 2
+
+
+# ---- it learns ----------------------------------------------------------------------------------------------
+
+
+def losses(directory):
+    return np.array([line["loss"] for line in log_lines(directory)])
+
+
+TEN_STEPS = ("--batch-size", 4, "--epochs", 10, "--log-every", 1, "--save-every", 0, "--warmup", 0, "--seed", 2)
+
+
+def four_texts(tmp_path):
+    lines = "1\ta joy .\n0\ta bore .\n1\tgreat tea .\n0\tcold soup .\n"
+    return write_sst2(tmp_path / "four", lines, lines)
+
+
+def test_ten_steps_of_finetuning_fall(tmp_path):
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    model = write_teacher(tmp_path / "bert", hidden_size=32, intermediate_size=64, **still)
+    where = ("--model", model, "--task", "sst-2", "--data-dir", four_texts(tmp_path), "--output-dir", tmp_path / "out")
+    assert run(finetune.main, *where, *TEN_STEPS, "--learning-rate", 1e-3) == 0
+    curve = losses(tmp_path / "out")
+    assert len(curve) == 10 and (np.diff(curve) < 0).all() and curve[-1] < 0.1 * curve[0]
+
+
+@pytest.mark.parametrize(
+    "variant", [(), ("--feedback",), ("--spikes", "signed"), ("--student", "ann", "--init", "random")], ids=" ".join
+)
+def test_ten_steps_of_distillation_fall(variant, places, tmp_path):
+    rate = 3e-3 if "ann" in variant else 1e-2
+    where = ("--teacher", places["model"], "--task", "sst-2", "--data-dir", four_texts(tmp_path))
+    options = ("--time-steps", 2, "--learning-rate", rate, *variant)
+    assert run(distill.main, *where, "--output-dir", tmp_path / "out", *TEN_STEPS, *options) == 0
+    curves = losses(tmp_path / "out").reshape(2, 10)
+    assert (np.diff(curves) < 0).all() and (curves[:, -1] < 0.95 * curves[:, 0]).all(), curves
+
+
+def test_an_ordinary_copy_of_the_teacher_has_nothing_to_learn_from_its_states(places, tmp_path):
+    where = ("--teacher", places["model"], "--task", "sst-2", "--data-dir", four_texts(tmp_path))
+    options = ("--student", "ann", "--stages", "internal", "--output-dir", tmp_path / "out")
+    assert run(distill.main, *where, *TEN_STEPS, *options) == 0
+    assert losses(tmp_path / "out")[0] < 1e-9
