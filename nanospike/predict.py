@@ -13,7 +13,10 @@ from .train import command
 
 @dataclass(frozen=True, kw_only=True)
 class Predict:
-    """Label texts, spike by spike. Prints one line per text: label, score, text (tab-separated)."""
+    """Label texts, spike by spike. Prints one line per text: label, score, text (tab-separated).
+
+    A tab inside a text separates the two texts of a pair.
+    """
 
     texts: tuple[str, ...] = option("texts to label; without any, the lines of standard input", ())
     model: Path | None = option("directory of a student; without one, the bundled student", None)
@@ -39,7 +42,8 @@ def main(argv=None):
     if not any(t.strip() for t in texts):
         raise InputError("no text given: expected texts as arguments, or lines on standard input")
     model = options.model or bundled("student")
-    for text, answer in zip(texts, predict(model, texts, options.time_steps, options.device), strict=True):
+    inputs = [tuple(t.split("\t", 1)) if "\t" in t else t for t in texts]
+    for text, answer in zip(texts, predict(model, inputs, options.time_steps, options.device), strict=True):
         if options.json:
             print(json.dumps({"text": text} | answer, ensure_ascii=False))
         else:

@@ -62,6 +62,7 @@ class Student:
         None. labels (B,) int. layer_map: see loss.teacher_layers.
         """
         inputs = self._checked(input_ids, attention_mask, token_type_ids)
+        labels = None if labels is None else library(self.device).asarray(labels)
         result = self.gradients(
             *inputs, teacher_out, hidden=hidden, attention=attention, logits=logits, labels=labels,
             temperature=temperature, layer_map=layer_map,
@@ -175,17 +176,21 @@ def load_student(directory, device="cpu", dtype="float32"):
 def init_student(config, teacher=None, seed=0, device="cpu", dtype="float32", layer_map=None):
     """A fresh student. config: a dict with BERT's keys and those of StudentConfig.
 
-    With a teacher it starts from the teacher's embeddings and layers (encoder l from layer l M / N, or layer_map's);
-    the sizes must agree. Without one, from normal numbers of initializer_range, as BERT does. distill_map starts as the
-    identity, feedback as a random orthogonal-like matrix of gain feedback_gain.
+    With a teacher of the same sizes it starts from the teacher's embeddings and layers (encoder l from layer l M / N, or
+    layer_map's); without one, or with a warning if the sizes differ, from normal numbers of initializer_range, as BERT
+    does. distill_map, as wide as the teacher, starts as the identity, feedback as normal numbers of gain feedback_gain.
     """
-    kind = float_dtype(dtype)
-    settings = read_config(StudentConfig, dict(config), "student config")
+    kind, values = float_dtype(dtype), dict(config)
+    if teacher is not None and values.get("teacher_hidden_size") is None:
+        values["teacher_hidden_size"] = teacher.config.hidden_size
+    settings = read_config(StudentConfig, values, "student config")
     rng = np.random.default_rng(seed)
     tensors = {
         name: _fresh(name, shape, settings, rng) for name, shape in spiking_bert.parameter_shapes(settings).items()
     }
-    if teacher is not None:
+    if teacher is not None and (differences := _size_differences(settings, teacher.config)):
+        warnings.warn(f"random weights to start with, for the teacher has other sizes: {differences}", stacklevel=2)
+    elif teacher is not None:
         tensors |= _from_teacher(settings, teacher, layer_map)
     tree = nest(placed(tensors, device, kind))
     return Student(settings, tree, device, teacher.directory if teacher is not None else None, {})
@@ -201,15 +206,21 @@ def _fresh(name, shape, config, rng):
     return np.ones(shape) if "LayerNorm" in name else config.initializer_range * rng.standard_normal(shape)
 
 
+def _size_differences(config, theirs):
+    """What keeps a student from starting with a teacher's weights, in words; "" if nothing does."""
+    found = []
+    for name in ("hidden_size", "intermediate_size", "vocab_size", "num_attention_heads"):
+        if getattr(config, name) != getattr(theirs, name):
+            found.append(f"{name} {getattr(config, name)} for {getattr(theirs, name)}")
+    for name in ("max_position_embeddings", "type_vocab_size"):
+        if getattr(config, name) > getattr(theirs, name):
+            found.append(f"{name} {getattr(config, name)} for {getattr(theirs, name)}")
+    return ", ".join(found)
+
+
 def _from_teacher(config, teacher, layer_map):
     """The teacher's tensors that a student of this config starts from, under the student's names."""
     theirs = teacher.config
-    for name in ("hidden_size", "intermediate_size", "vocab_size", "num_attention_heads"):
-        if getattr(config, name) != getattr(theirs, name):
-            raise InputError(
-                f"init from teacher: {name}: student {getattr(config, name)}, teacher {getattr(theirs, name)}; "
-                "use --init random"
-            )
     layers = loss.teacher_layers(config.num_hidden_layers, theirs.num_hidden_layers, layer_map)
     tensors = {}
     for name, value in teacher.parameters().items():

@@ -84,7 +84,7 @@ def test_complex_step_through_the_fixed_point(seed, feedback, spikes, v_th, leng
 
 @pytest.mark.parametrize("feedback", [False, True])
 def test_finite_differences_of_the_resolved_equilibrium(feedback):
-    student, teacher, inputs = random_student(3, feedback=feedback), random_teacher(4), random_batch(5)
+    student, teacher, inputs = random_student(5, feedback=feedback), random_teacher(4), random_batch(5)
     out = teacher(*inputs)
     _, grads = student.distill_gradients(*inputs[:2], out, inputs[2])
     parameters, rng, errors = student.parameters(), np.random.default_rng(6), []

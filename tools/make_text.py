@@ -1884,23 +1884,87 @@ KINDS = {"frag": 15, "clause": 19, "sent": 19, "comp": 40, "neutral": 7}
 # --------------------------------------------------------------------------------------
 
 IRREGULAR_PAST = {
-    "be": "was", "beat": "beat", "bite": "bit", "break": "broke", "breathe": "breathed", "bring": "brought",
-    "build": "built", "bury": "buried", "catch": "caught", "choke": "choked", "cut": "cut", "dig": "dug",
-    "do": "did", "drown": "drowned", "eat": "ate", "fall": "fell", "feed": "fed", "feel": "felt", "find": "found",
-    "forgive": "forgave", "get": "got", "give": "gave", "go": "went", "have": "had", "hear": "heard", "hide": "hid",
-    "hit": "hit", "hold": "held", "keep": "kept", "know": "knew", "learn": "learned", "leave": "left", "lose": "lost",
-    "make": "made", "ring": "rang", "rob": "robbed", "run": "ran", "say": "said", "see": "saw", "sell": "sold",
-    "set": "set", "sing": "sang", "sink": "sank", "sit": "sat", "speak": "spoke", "steal": "stole", "swap": "swapped",
-    "swim": "swam", "take": "took", "teach": "taught", "tell": "told", "throw": "threw", "travel": "traveled",
-    "wake": "woke", "win": "won", "write": "wrote", "fake": "faked",
+    "be": "was",
+    "beat": "beat",
+    "bite": "bit",
+    "break": "broke",
+    "breathe": "breathed",
+    "bring": "brought",
+    "build": "built",
+    "bury": "buried",
+    "catch": "caught",
+    "choke": "choked",
+    "cut": "cut",
+    "dig": "dug",
+    "do": "did",
+    "drown": "drowned",
+    "eat": "ate",
+    "fall": "fell",
+    "feed": "fed",
+    "feel": "felt",
+    "find": "found",
+    "forgive": "forgave",
+    "get": "got",
+    "give": "gave",
+    "go": "went",
+    "have": "had",
+    "hear": "heard",
+    "hide": "hid",
+    "hit": "hit",
+    "hold": "held",
+    "keep": "kept",
+    "know": "knew",
+    "learn": "learned",
+    "leave": "left",
+    "lose": "lost",
+    "make": "made",
+    "ring": "rang",
+    "rob": "robbed",
+    "run": "ran",
+    "say": "said",
+    "see": "saw",
+    "sell": "sold",
+    "set": "set",
+    "sing": "sang",
+    "sink": "sank",
+    "sit": "sat",
+    "speak": "spoke",
+    "steal": "stole",
+    "swap": "swapped",
+    "swim": "swam",
+    "take": "took",
+    "teach": "taught",
+    "tell": "told",
+    "throw": "threw",
+    "travel": "traveled",
+    "wake": "woke",
+    "win": "won",
+    "write": "wrote",
+    "fake": "faked",
 }
 IRREGULAR_PLURAL = {
-    "man": "men", "woman": "women", "child": "children", "wife": "wives", "thief": "thieves", "person": "people",
-    "salesman": "salesmen", "postman": "postmen", "policeman": "policemen", "stuntman": "stuntmen",
-    "weatherman": "weathermen", "fisherman": "fishermen", "witch": "witches", "series": "series",
-    "miniseries": "miniseries", "fantasy series": "fantasy series", "kids ' movie": "kids ' movies",
-    "one-man show": "one-man shows", "couch potato": "couch potatoes", "superhero": "superheroes",
-    "hitman": "hitmen", "gunslinger": "gunslingers",
+    "man": "men",
+    "woman": "women",
+    "child": "children",
+    "wife": "wives",
+    "thief": "thieves",
+    "person": "people",
+    "salesman": "salesmen",
+    "postman": "postmen",
+    "policeman": "policemen",
+    "stuntman": "stuntmen",
+    "weatherman": "weathermen",
+    "fisherman": "fishermen",
+    "witch": "witches",
+    "series": "series",
+    "miniseries": "miniseries",
+    "fantasy series": "fantasy series",
+    "kids ' movie": "kids ' movies",
+    "one-man show": "one-man shows",
+    "couch potato": "couch potatoes",
+    "superhero": "superheroes",
+    "hitman": "hitmen",
+    "gunslinger": "gunslingers",
 }
 
 
@@ -2021,7 +2085,7 @@ class Writer:
         """Expand choices, then slots from left to right."""
         while match := CHOICE.search(text):
             options = match[1].split("/")
-            text = text[: match.start()] + self.rng.choice(options) + text[match.end():]
+            text = text[: match.start()] + self.rng.choice(options) + text[match.end() :]
         return SLOT.sub(lambda match: self.fill(match[1], match[2], match[3] or "", polarity), text)
 
     def fill(self, symbol: str, sign: str, form: str, polarity: int) -> str:
@@ -2054,11 +2118,13 @@ class Writer:
 
 VOWEL_SOUND = re.compile(r"^(?:[aeio]|u(?!ni[fqotv]|s[eu]|til)|hour|honest|honor|heir|eight)", re.IGNORECASE)
 CONSONANT_SOUND = re.compile(r"^(?:one\b|once|eu|ukule|one-)", re.IGNORECASE)
-SMALL_WORDS = set("""
+SMALL_WORDS = set(
+    """
     this that with from have been more than what when where which while they them there were will would could your
     like even into only most some such much just very does each every about after their other than then because
     though never also still over both neither nothing
-    """.split())
+    """.split()
+)
 TURNS = {"but", "yet", "although", "though", "while", "despite", "still", "if", "because", "since", "which"}
 
 
@@ -2126,14 +2192,24 @@ def contract(tokens: list[str], rng: random.Random) -> list[str]:
     """Contract some common pairs, as informal reviews do, written as separate tokens."""
     if rng.random() < 0.5:
         return tokens
-    pairs = {("it", "is"): ["it", "'s"], ("I", "have"): ["I", "'ve"], ("is", "not"): ["is", "n't"],
-             ("does", "not"): ["does", "n't"], ("do", "not"): ["do", "n't"], ("could", "not"): ["could", "n't"],
-             ("would", "not"): ["would", "n't"], ("you", "will"): ["you", "'ll"], ("can", "not"): ["ca", "n't"],
-             ("that", "is"): ["that", "'s"], ("I", "am"): ["I", "'m"], ("did", "not"): ["did", "n't"]}
+    pairs = {
+        ("it", "is"): ["it", "'s"],
+        ("I", "have"): ["I", "'ve"],
+        ("is", "not"): ["is", "n't"],
+        ("does", "not"): ["does", "n't"],
+        ("do", "not"): ["do", "n't"],
+        ("could", "not"): ["could", "n't"],
+        ("would", "not"): ["would", "n't"],
+        ("you", "will"): ["you", "'ll"],
+        ("can", "not"): ["ca", "n't"],
+        ("that", "is"): ["that", "'s"],
+        ("I", "am"): ["I", "'m"],
+        ("did", "not"): ["did", "n't"],
+    }
     out: list[str] = []
     index = 0
     while index < len(tokens):
-        pair = tuple(tokens[index: index + 2])
+        pair = tuple(tokens[index : index + 2])
         # "as good as it is ." and "nothing about it is bad" must keep the full verb.
         ends = index + 2 >= len(tokens) or not tokens[index + 2][0].isalpha()
         object_next = pair[:1] == ("it",) and out and out[-1] in ("about", "of", "for", "with", "than")
@@ -2164,8 +2240,9 @@ def make_line(writers: dict[str, Writer], rng: random.Random) -> str | None:
 def make_lines(count: int, seed: int) -> list[str]:
     """Write ``count`` lines that differ in more than case and punctuation."""
     rng = random.Random(seed)
-    writers = {name: Writer(grammar_of(own, groups, parents), rng)
-               for name, (_, own, groups, parents) in DOMAINS.items()}
+    writers = {
+        name: Writer(grammar_of(own, groups, parents), rng) for name, (_, own, groups, parents) in DOMAINS.items()
+    }
     seen: set[str] = set()
     result: list[str] = []
     while len(result) < count:
