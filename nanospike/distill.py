@@ -24,6 +24,8 @@ from .train import Run, Stage, TrainingOptions, begin, command
 from .tree import leaves
 
 STAGES = ("general", "internal", "prediction")
+STAGE_EPOCHS = {"general": 1.0, "internal": 3.0, "prediction": 2.0}
+STAGE_LEARNING_RATES = {"general": 1e-3, "internal": 1e-3, "prediction": 3e-4}
 MOST_FAILURES = 50  # batches in a row whose equilibrium or adjoint does not converge, before the run is stopped
 
 
@@ -59,10 +61,14 @@ class Distill(TrainingOptions):
     v_th: float = option("firing threshold, in units of the current", 1.0)
     leak: float = option("membrane's factor per time step: 1 is IF, below 1 LIF", 1.0)
     spikes: str = option("what a neuron may emit", "binary", choices=SPIKES)
-    epochs: tuple[float, ...] = option("passes over the data, one value or one per stage", (4.0,))
-    learning_rate: tuple[float, ...] = option("peak learning rate of AdamW, one value or one per stage", (5e-4,))
+    epochs: tuple[float, ...] = option(
+        "passes over the data, one value or one per stage; without it, 1 general, 3 internal, 2 prediction", ()
+    )
+    learning_rate: tuple[float, ...] = option(
+        "peak learning rate of AdamW, one value or one per stage; without it, 0.001, for prediction 0.0003", ()
+    )
     hidden: float = option("weight of the hidden states in the loss", 1.0)
-    attention: float = option("weight of the attention scores in the loss", 1.0)
+    attention: float = option("weight of the attention scores in the loss (their squares are large numbers)", 0.01)
     logits: float = option("weight of the teacher's logits in the prediction stage", 1.0)
     labels: float = option("weight of the task's labels in the prediction stage", 0.0)
     keep_internal: float = option("weight of the internal stage's loss within the prediction stage", 0.0)
@@ -90,13 +96,7 @@ class Distill(TrainingOptions):
             raise InputError(f"--stages: found {','.join(self.stages)}, expected each stage once")
         if self.corpus and self.stages and "general" not in self.stages:
             raise InputError("--corpus: is read by the stage general, which --stages leaves out")
-        for name in ("epochs", "learning_rate"):
-            if len(getattr(self, name)) not in (1, len(self.chosen_stages)):
-                values = len(getattr(self, name))
-                raise InputError(
-                    f"{flag(name)}: found {values} values, expected 1 or one for each stage "
-                    f"({', '.join(self.chosen_stages)})"
-                )
+        self._resolve_stages()
         if not self.time_steps or min(self.time_steps) < 1:
             raise InputError(f"--time-steps: found {list(self.time_steps)}, expected whole numbers of at least 1")
         require_at_least(self, encoders=0, hidden=0, attention=0, logits=0, labels=0, keep_internal=0)
@@ -107,9 +107,16 @@ class Distill(TrainingOptions):
         if self.forward == "spikes" and self.student == "ann":
             raise InputError("--forward spikes: an ann student has no spikes")
 
-    @property
-    def chosen_stages(self):
-        return self.stages or (STAGES if self.corpus else STAGES[1:])
+    def _resolve_stages(self):
+        """Fill in the stages, and one value per stage of the options that have one."""
+        stages = self.stages or (STAGES if self.corpus else STAGES[1:])
+        object.__setattr__(self, "stages", stages)
+        for name, defaults in (("epochs", STAGE_EPOCHS), ("learning_rate", STAGE_LEARNING_RATES)):
+            values = getattr(self, name) or tuple(defaults[s] for s in stages)
+            if len(values) not in (1, len(stages)):
+                wanted = f"1 or one for each stage ({', '.join(stages)})"
+                raise InputError(f"{flag(name)}: found {len(values)} values, expected {wanted}")
+            object.__setattr__(self, name, values * len(stages) if len(values) == 1 else values)
 
 
 def student_config(options, teacher, task):
@@ -200,7 +207,7 @@ def main(argv=None):
     texts, dev = training_texts(task, data_dir), read_split(task, data_dir, "dev")
     if options.labels and texts.labels is None:
         raise InputError(f"--labels: the training texts of {task.name} have no labels")
-    paragraphs = read_lines(options.corpus) if "general" in options.chosen_stages else []
+    paragraphs = read_lines(options.corpus) if "general" in options.stages else []
     student = init_student(
         student_config(options, teacher, task),
         teacher if options.init == "teacher" else None,
@@ -231,19 +238,8 @@ def main(argv=None):
 
 
 def stages_of(options, teacher, student, data):
-    def pick(values, i):
-        return values[i] if len(values) > 1 else values[0]
-
-    return [
-        Stage(
-            name,
-            data[name],
-            gradients(teacher, student, options, name),
-            pick(options.epochs, i),
-            pick(options.learning_rate, i),
-        )
-        for i, name in enumerate(options.chosen_stages)
-    ]
+    plan = zip(options.stages, options.epochs, options.learning_rate, strict=True)
+    return [Stage(name, data[name], gradients(teacher, student, options, name), n, rate) for name, n, rate in plan]
 
 
 def evaluate(options, teacher, student, task, dev_data):

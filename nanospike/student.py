@@ -176,9 +176,10 @@ def load_student(directory, device="cpu", dtype="float32"):
 def init_student(config, teacher=None, seed=0, device="cpu", dtype="float32", layer_map=None):
     """A fresh student. config: a dict with BERT's keys and those of StudentConfig.
 
-    With a teacher of the same sizes it starts from the teacher's embeddings and layers (encoder l from layer l M / N, or
-    layer_map's); without one, or with a warning if the sizes differ, from normal numbers of initializer_range, as BERT
-    does. distill_map, as wide as the teacher, starts as the identity, feedback as normal numbers of gain feedback_gain.
+    With a teacher of the same sizes it starts from the teacher's embeddings and layers (encoder l from layer l M / N,
+    or layer_map's); without one, or with a warning if the sizes differ, from normal numbers of initializer_range, as
+    BERT does. distill_map, as wide as the teacher, starts as the identity, feedback as normal numbers of gain
+    feedback_gain.
     """
     kind, values = float_dtype(dtype), dict(config)
     if teacher is not None and values.get("teacher_hidden_size") is None:

@@ -164,7 +164,7 @@ def test_a_run_that_was_moved_goes_on(places, whole, tmp_path, monkeypatch):
         ("finetune", ("--batch-size", 4), "--batch-size"),
         ("finetune", ("--learning-rate", 2e-3, "--seed", 5), "--learning-rate, --seed"),
         ("distill", ("--no-feedback",), "--feedback"),
-        ("distill", ("--stages", "prediction", "--learning-rate", 1e-3), "--learning-rate, --stages"),
+        ("distill", ("--stages", "prediction", "--learning-rate", 1e-3), "--learning-rate, --stages, --epochs"),
         ("distill", ("--time-steps", "2,8"), "--time-steps"),
     ],
 )
