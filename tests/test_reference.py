@@ -405,7 +405,7 @@ def test_leak_does_not_move_the_equilibrium():
 
 def clear_student(seed, v_th=1.0, spikes="binary", **options):
     """Currents on the scale of the threshold, and value neurons that seldom fire for all tokens at once. Where one
-    does, the current of its attention neuron is 1 up to rounding, and a membrane may meet a threshold of 0.5, 1 or 2."""
+    does, the current of its attention neuron is 1 up to rounding, and a membrane may meet its threshold exactly."""
     student = random_student(seed, v_th=v_th, spikes=spikes, **options)
     for name, tensor in student.parameters().items():
         if name.startswith("encoder") or "LayerNorm" in name:
@@ -752,6 +752,8 @@ def test_predict(tmp_path):
     answers = nanospike.predict(str(tmp_path), ["w1 w2 w30", ("w3 w9", "w4")])
     tokens = [([2, 5, 6, 34, 3], [0] * 5), ([2, 7, 13, 3, 8, 3], [0, 0, 0, 0, 1, 1])]
     double = nanospike.load_student(tmp_path, dtype="float64")
+    double.save(tmp_path / "again")
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {f.name for f in (tmp_path / "again").iterdir()}
     for answer, (ids, types) in zip(answers, tokens, strict=True):
         assert set(answer) == {"label", "score", "time_steps"} and type(answer["time_steps"]) is int
         steps = answer["time_steps"]
