@@ -2,7 +2,8 @@
 
 The teacher and the student are this one graph. They differ in `fire(population, current)`, which turns the
 current of a population into what its neurons send on: nothing but the current for the teacher (`pass_on`), an
-equilibrium rate, or the spikes of one time step. Like every op it returns (value, vjp).
+equilibrium rate, or the spikes of one time step. Like every op it returns (value, vjp); its vjp(dy, grads=None) adds
+the gradients of what parameters the neurons have into `grads`, that of all neurons of the model.
 
 Axes: B examples, L tokens, D hidden, H heads, N encoders, C labels.
 """
@@ -18,7 +19,7 @@ POPULATIONS = ("key", "value", "attention", "attention_output", "intermediate", 
 
 
 def pass_on(population, current):
-    return ops.identity(current)
+    return current, lambda dy, grads=None: dy
 
 
 def populations(encoders):
@@ -84,7 +85,7 @@ def encoder(x, p, *, heads, eps, bias, fire, name, drop=ops.identity, drop_atten
     """One encoder: attention and feed-forward block, each with residual and LayerNorm.
 
     x (B, L, D), p = tree["encoder"]["layer"][i], bias = ops.mask_bias(...)  ->  y (B, L, D), attention scores
-    (B, H, L, L), vjp. `vjp(dy, dscores=None, grads=None)` -> dx.
+    (B, H, L, L), vjp. `vjp(dy, dscores=None, grads=None, neurons=None)` -> dx; `neurons`: gradients of the neurons'.
     """
     this, output = p["attention"]["self"], p["attention"]["output"]
     query, query_vjp = ops.linear(x, **this["query"])
@@ -106,17 +107,17 @@ def encoder(x, p, *, heads, eps, bias, fire, name, drop=ops.identity, drop_atten
     y_current, y_norm = ops.layer_norm(narrow + middle, **p["output"]["LayerNorm"], eps=eps)
     y, y_fire = fire(f"{name}.output", y_current)
 
-    def vjp(dy, dscores=None, grads=None):
+    def vjp(dy, dscores=None, grads=None, neurons=None):
         at = lambda *path: child(grads, *path)  # noqa: E731
-        dsum = y_norm(y_fire(dy), at("output", "LayerNorm"))
+        dsum = y_norm(y_fire(dy, neurons), at("output", "LayerNorm"))
         dinner = down_vjp(down_drop(dsum), at("output", "dense"))
-        dwide = gelu_vjp(inner_fire(dinner))
+        dwide = gelu_vjp(inner_fire(dinner, neurons))
         dmiddle = up_vjp(dwide, at("intermediate", "dense")) + dsum
-        dsum = middle_norm(middle_fire(dmiddle), at("attention", "output", "LayerNorm"))
+        dsum = middle_norm(middle_fire(dmiddle, neurons), at("attention", "output", "LayerNorm"))
         dcontext = mix_vjp(mix_drop(dsum), at("attention", "output", "dense"))
-        dquery, dkey, dvalue = attend_vjp(context_fire(dcontext), dscores)
-        dx = value_vjp(value_fire(dvalue), at("attention", "self", "value"))
-        dx += key_vjp(key_fire(dkey), at("attention", "self", "key"))
+        dquery, dkey, dvalue = attend_vjp(context_fire(dcontext, neurons), dscores)
+        dx = value_vjp(value_fire(dvalue, neurons), at("attention", "self", "value"))
+        dx += key_vjp(key_fire(dkey, neurons), at("attention", "self", "key"))
         dx += query_vjp(dquery, at("attention", "self", "query"))
         dx += dsum
         return dx
@@ -129,7 +130,7 @@ class Trace:
     """One sweep: hidden_states, N+1 arrays (B, L, D), embedding first; attention_scores, N of (B, H, L, L).
 
     `vjp(dhidden, dscores=None, grads=None)` -> cotangent of the embedding current (B, L, D). `dhidden` has N+1
-    entries and `dscores` N, each an array or None.
+    entries and `dscores` N, each an array or None; `grads` is that of the whole model.
     """
 
     hidden_states: list
@@ -165,12 +166,13 @@ def encoders(
             vjps.append(encoder_vjp)
 
     def vjp(dhidden, dscores=None, grads=None):
+        neurons = child(grads, "thresholds")
         dx = dhidden[-1] if dhidden[-1] is not None else hidden[-1] * 0
         for i in reversed(range(len(vjps))):
-            dx = vjps[i](dx, dscores and dscores[i], child(grads, i))
+            dx = vjps[i](dx, dscores and dscores[i], child(grads, "encoder", "layer", i), neurons)
             if dhidden[i] is not None:
                 dx += dhidden[i]
-        return x_fire(dx)
+        return x_fire(dx, neurons)
 
     return Trace(hidden, scores, vjp if differentiable else None)
 
@@ -223,8 +225,6 @@ def teacher(
         if dlogits is not None:
             dlast = head_vjp(dlogits, grads)
             dhidden[-1] = dlast if dhidden[-1] is None else dhidden[-1] + dlast
-        embed_vjp(
-            current_drop(trace.vjp(dhidden, dscores, child(grads, "encoder", "layer"))), child(grads, "embeddings")
-        )
+        embed_vjp(current_drop(trace.vjp(dhidden, dscores, grads)), child(grads, "embeddings"))
 
     return TeacherOutput(trace.hidden_states, trace.attention_scores, logits), vjp

@@ -4,6 +4,7 @@ Units: currents and membranes in units in which the threshold is `v_th`; a rate 
 """
 
 from .backend import namespace
+from .tree import add
 
 SPIKES = ("binary", "corrective", "signed")
 
@@ -11,21 +12,35 @@ SPIKES = ("binary", "corrective", "signed")
 def rate(current, v_th=1.0, spikes="binary"):
     """Equilibrium rate of an integrate-and-fire neuron with soft reset: clip(I / v_th, low, 1).
 
-    `low` is 0, or -1 with signed spikes. Any shape. The slope is that of the open interval: 0 where the clip
-    holds. A leaky neuron (LIF) has the same equilibrium for its leak-weighted rate (Xiao et al. 2021, IDE).
+    `low` is 0, or -1 with signed spikes. current (..., W); v_th a number, or an array (1,) or (W,), which then is a
+    parameter. The slope is that of the open interval: 0 where the clip holds. A leaky neuron (LIF) has the same
+    equilibrium for its leak-weighted rate (Xiao et al. 2021, IDE).
     """
     xp = namespace(current)
     low = -1 if spikes == "signed" else 0
-    drive = current if v_th == 1 else current / v_th
+    drive = current if _is_one(v_th) else current / v_th
     inside = (drive > low) & (drive < 1)
 
-    def vjp(dy):
+    def vjp(dy, grads=None):
         dx = dy * inside
-        if v_th != 1:
+        if not _is_one(v_th):
             dx /= v_th
+        if grads is not None and hasattr(v_th, "shape"):
+            slope = -dx * drive
+            over = slope.reshape(-1, slope.shape[-1]).sum(axis=0) if v_th.size > 1 else slope.sum().reshape(1)
+            add(grads, "v_th", over)
         return dx
 
     return xp.clip(drive, low, 1), vjp
+
+
+def _is_one(v_th):
+    return not hasattr(v_th, "shape") and v_th == 1
+
+
+def times_threshold(v_th, count):
+    """v_th * count, without the product where v_th is 1."""
+    return count if _is_one(v_th) else v_th * count
 
 
 def lower_threshold(v_th, initial):
@@ -56,5 +71,5 @@ def membrane_step(membrane, current, count, *, v_th=1.0, leak=1.0, spikes="binar
         membrane *= leak
     membrane += current
     emitted = spike(membrane, count, v_th=v_th, spikes=spikes, lower=lower)
-    membrane -= emitted if v_th == 1 else v_th * emitted
+    membrane -= times_threshold(v_th, emitted)
     return emitted

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .config import InputError
-from .neuron import SPIKES, lower_threshold, membrane_step, spike
+from .neuron import SPIKES, lower_threshold, membrane_step, spike, times_threshold
 
 DRIVES = ("differential", "instant")
 
@@ -35,9 +35,12 @@ class Simulation:
 
 
 class Neurons:
-    """The state of all populations, and the `fire` that advances each by one time step when its current arrives."""
+    """The state of all populations, and the `fire` that advances each by one time step when its current arrives.
 
-    def __init__(self, *, drive, v_th, leak, spikes, initial):
+    thresholds: {population: array} of those that do not fire at v_th.
+    """
+
+    def __init__(self, *, drive, v_th, leak, spikes, initial, thresholds=None):
         if drive not in DRIVES:
             raise InputError(f"drive: found {drive!r}, expected one of {', '.join(DRIVES)}")
         if spikes not in SPIKES:
@@ -47,7 +50,7 @@ class Neurons:
         if drive == "differential" and leak != 1:
             raise InputError(f"drive differential: for IF neurons only (leak 1), found leak {leak}; use instant")
         self.drive, self.v_th, self.leak, self.spikes, self.initial = drive, v_th, leak, spikes, initial
-        self.lower = lower_threshold(v_th, initial)
+        self.thresholds = thresholds or {}
         self.step, self.norm = 0, 0.0
         self.count, self.membrane, self.weighted, self.emitted = {}, {}, {}, {}
 
@@ -65,25 +68,27 @@ class Neurons:
 
     def _differential(self, population, current):
         """What a neuron has received by now telescopes to t g(a[t]): its membrane is that, less what it has spent."""
-        count = self.count[population]
+        count, v_th = self.count[population], self.thresholds.get(population, self.v_th)
         membrane = self.step * current
-        membrane += self.initial * self.v_th
-        membrane -= count if self.v_th == 1 else self.v_th * count
-        emitted = spike(membrane, count, v_th=self.v_th, spikes=self.spikes, lower=self.lower)
+        membrane += self.initial * v_th
+        membrane -= times_threshold(v_th, count)
+        lower = lower_threshold(v_th, self.initial)
+        emitted = spike(membrane, count, v_th=v_th, spikes=self.spikes, lower=lower)
         self._tally(population, emitted)
         return count / self.step
 
     def _instant(self, population, current):
+        v_th = self.thresholds.get(population, self.v_th)
         if population not in self.membrane:
-            self.membrane[population] = current * 0 + self.initial * self.v_th
+            self.membrane[population] = current * 0 + self.initial * v_th
         emitted = membrane_step(
             self.membrane[population],
             current,
             self.count[population],
-            v_th=self.v_th,
+            v_th=v_th,
             leak=self.leak,
             spikes=self.spikes,
-            lower=self.lower,
+            lower=lower_threshold(v_th, self.initial),
         )
         self._tally(population, emitted)
         return emitted

@@ -13,14 +13,17 @@ import numpy as np
 
 from . import bert, neuron, ops
 from .solve import fixed_point, solve_adjoint
-from .tree import child
+from .tree import add, child, leaves
 
 FORWARD_RTOL = {"float32": 1e-5, "float64": 1e-13}
 ADJOINT_RTOL = {"float32": 1e-4, "float64": 1e-10}
 
 
 def parameter_shapes(config):
-    """{name: shape} of a student's tensors: BERT's without pooler, distill_map, and feedback if it has one."""
+    """{name: shape} of a student's tensors: BERT's without pooler, distill_map, and feedback if it has one.
+
+    Thresholds of single populations come on top where a student has them: see threshold_shapes.
+    """
     shapes = bert.parameter_shapes(config, labels=config.num_labels)
     target = config.teacher_hidden_size or config.hidden_size
     shapes |= {"distill_map.weight": (target, config.hidden_size), "distill_map.bias": (target,)}
@@ -29,11 +32,42 @@ def parameter_shapes(config):
     return shapes
 
 
-def rate_neurons(config):
+def thresholds(tree):
+    """{population: array (width,) or (1,)} of the populations that do not fire at the configuration's v_th."""
+    return dict(leaves(tree.get("thresholds", {})))
+
+
+def rate_neurons(config, own_thresholds=None):
     """`fire` of the equilibrium: every population at the rate that its current holds it at."""
     if config.activation == "ann":
         return bert.pass_on
-    return lambda population, current: neuron.rate(current, config.v_th, config.spikes)
+    own_thresholds = own_thresholds or {}
+
+    def fire(population, current):
+        value, rate_vjp = neuron.rate(current, own_thresholds.get(population, config.v_th), config.spikes)
+
+        def vjp(dy, grads=None):
+            own = {}
+            dx = rate_vjp(dy, own if grads is not None else None)
+            if own:
+                *path, last = population.split(".")
+                add(child(grads, *path), last, own["v_th"])
+            return dx
+
+        return value, vjp
+
+    return fire
+
+
+def threshold_shapes(config, tensors):
+    """{name: shape} of the thresholds.POPULATION among `tensors`: (1,) for one of all its neurons, else (width,)."""
+    shapes = {}
+    for population in bert.populations(config.num_hidden_layers):
+        name = f"thresholds.{population}"
+        width = config.intermediate_size if population.endswith(".intermediate") else config.hidden_size
+        if name in tensors:
+            shapes[name] = (1,) if tensors[name].shape == (1,) else (width,)
+    return shapes
 
 
 class Recorder:
@@ -77,6 +111,9 @@ class Network:
         layers = self.tree["encoder"]["layer"]
         return bert.encoders(current, layers, self.config, self.mask, fire, differentiable=differentiable)
 
+    def rate_neurons(self):
+        return rate_neurons(self.config, thresholds(self.tree))
+
     def return_current(self, fed_back):
         """fed_back Wfb^T, with its vjp."""
         return ops.linear(fed_back, **self.tree["feedback"])
@@ -111,7 +148,7 @@ def solve(network, rtol=None, differentiable=True):
     vjp(dhidden, dscores, dlogits, grads, method, rtol) fills `grads` with the exact gradient and returns the adjoint
     Solution, or None without feedback.
     """
-    fire = Recorder(rate_neurons(network.config))
+    fire = Recorder(network.rate_neurons())
     found, fed_back = None, None
     if network.config.feedback:
         found = _loop(network, rtol)
@@ -142,7 +179,7 @@ def solve(network, rtol=None, differentiable=True):
 
 def _loop(network, rtol):
     """z = F(z) by solve.fixed_point, padding held at 0."""
-    fire, config, xp_zero = rate_neurons(network.config), network.config, network.current * 0
+    fire, config, xp_zero = network.rate_neurons(), network.config, network.current * 0
     real = network.mask.astype(network.current.dtype)[:, :, None]
     low = -1 if config.spikes == "signed" else 0
     return fixed_point(
@@ -154,8 +191,7 @@ def _loop(network, rtol):
 
 
 def _pull_back(network, trace, fed_back, dhidden, dscores, grads, method, rtol):
-    layers = child(grads, "encoder", "layer")
-    dcurrent = trace.vjp(dhidden, dscores, layers)
+    dcurrent = trace.vjp(dhidden, dscores, grads)
     if fed_back is None:
         network.embed_vjp(dcurrent, child(grads, "embeddings"))
         return None
@@ -168,7 +204,7 @@ def _pull_back(network, trace, fed_back, dhidden, dscores, grads, method, rtol):
 
     b = return_vjp(dcurrent) * real
     adjoint = solve_adjoint(jacobian_transposed, b, method, rtol or ADJOINT_RTOL[str(dcurrent.dtype)])
-    dcurrent = dcurrent + trace.vjp([*nowhere, adjoint.x], None, layers)
+    dcurrent = dcurrent + trace.vjp([*nowhere, adjoint.x], None, grads)
     return_vjp(dcurrent, child(grads, "feedback"))
     network.embed_vjp(dcurrent, child(grads, "embeddings"))
     return adjoint

@@ -9,6 +9,7 @@ import numpy as np
 
 from . import loss, spiking_bert
 from .backend import float_dtype, library, to_device
+from .bert import TeacherOutput
 from .checkpoint import fit_tensors, placed, read_json, read_model_tensors, write_model
 from .config import InputError, StudentConfig, read_config
 from .models import checked_inputs
@@ -62,6 +63,7 @@ class Student:
         None. labels (B,) int. layer_map: see loss.teacher_layers.
         """
         inputs = self._checked(input_ids, attention_mask, token_type_ids)
+        teacher_out = _in_dtype(teacher_out, self.tree["distill_map"]["weight"].dtype)
         labels = None if labels is None else library(self.device).asarray(labels)
         result = self.gradients(
             *inputs, teacher_out, hidden=hidden, attention=attention, logits=logits, labels=labels,
@@ -120,6 +122,7 @@ class Student:
             leak=config.leak,
             spikes=spikes or config.spikes,
             initial=0.5 if initial is None else initial,
+            thresholds=spiking_bert.thresholds(self.tree),
         )
         return simulate(
             network.sweep,
@@ -150,6 +153,13 @@ def _warn_unless(solution):
         warnings.warn(solution.message, RuntimeWarning, stacklevel=3)
 
 
+def _in_dtype(out, dtype):
+    """A teacher's output in the student's dtype: the teacher may have computed in another."""
+    cast = lambda arrays: None if arrays is None else [a.astype(dtype, copy=False) for a in arrays]  # noqa: E731
+    logits = None if out.logits is None else out.logits.astype(dtype, copy=False)
+    return TeacherOutput(cast(out.hidden_states), cast(out.attention_scores), logits)
+
+
 def mean_rate(equilibrium, attention_mask):
     """Mean firing rate over all neurons of real tokens, a float: spikes per neuron and time step."""
     spikes = neurons = 0.0
@@ -168,8 +178,12 @@ def load_student(directory, device="cpu", dtype="float32"):
         found = raw.get("model_type")
         raise InputError(f"{directory / 'config.json'}: model_type: found {found!r}, expected 'nanospike' (a student)")
     config = read_config(StudentConfig, raw, directory / "config.json")
-    shapes = spiking_bert.parameter_shapes(config)
-    tensors = fit_tensors(read_model_tensors(directory), shapes, (), directory)
+    tensors = {n: t.reshape(1) if t.ndim == 0 else t for n, t in read_model_tensors(directory).items()}
+    shapes = spiking_bert.parameter_shapes(config) | spiking_bert.threshold_shapes(config, tensors)
+    tensors = fit_tensors(tensors, shapes, (), directory)
+    for name, tensor in tensors.items():
+        if name.startswith("thresholds.") and not (tensor > 0).all():
+            raise InputError(f"{directory}: {name}: found {tensor.min()}, expected positive thresholds")
     return Student(config, nest(placed(tensors, device, kind)), device, directory, raw)
 
 

@@ -17,7 +17,7 @@ def leaves(tree, prefix=""):
 
 
 def nest(flat):
-    """The tree of a {dotted name: array}; a level whose keys are 0, 1, ... becomes a list."""
+    """The tree of a {dotted name: array}; a level whose keys are 0, 1, ... without a gap becomes a list."""
     tree = {}
     for name, value in flat.items():
         *path, last = name.split(".")
@@ -32,8 +32,8 @@ def _lists(node):
     if not isinstance(node, dict):
         return node
     node = {k: _lists(v) for k, v in node.items()}
-    if node and all(k.isdigit() for k in node):
-        return [node[k] for k in sorted(node, key=int)]
+    if node and node.keys() == {str(i) for i in range(len(node))}:
+        return [node[str(i)] for i in range(len(node))]
     return node
 
 

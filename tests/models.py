@@ -36,7 +36,8 @@ def random_teacher(seed=0, labels=3, device="cpu", dtype="float64", **changes):
     return Teacher(config, nest({n: to_device(t.astype(dtype), device) for n, t in tensors.items()}), device)
 
 
-def random_student(seed=0, device="cpu", dtype="float64", feedback_gain=0.3, **changes):
+def random_student(seed=0, device="cpu", dtype="float64", feedback_gain=0.3, thresholds=(), **changes):
+    """thresholds: populations that get one of their own for each neuron."""
     config = asdict(SHAPE) | changes
     student = nanospike.init_student(config, seed=seed, device=device, dtype=dtype)
     rng = np.random.default_rng(seed + 1)
@@ -45,6 +46,9 @@ def random_student(seed=0, device="cpu", dtype="float64", feedback_gain=0.3, **c
         if name == "feedback.weight":
             tensor = 2 * feedback_gain * tensor / np.sqrt(len(tensor))
         live[name][...] = to_device(tensor.astype(dtype), device)
+    widths = {p: SHAPE.intermediate_size if p.endswith("intermediate") else SHAPE.hidden_size for p in thresholds}
+    own = {f"thresholds.{p}": rng.uniform(0.5, 2, w).astype(dtype) for p, w in widths.items()}
+    student.tree |= nest({n: to_device(v, device) for n, v in own.items()})
     return student
 
 

@@ -18,8 +18,7 @@ def settled_loss(student, inputs, out, labels=None, **options):
     def value(parameters):
         tree = nest(parameters)
         network = spiking_bert.Network.on(tree, student.config, *inputs)
-        fire = spiking_bert.rate_neurons(student.config)
-        fed_back = None
+        fire, fed_back = network.rate_neurons(), None
         if student.config.feedback:
             fed_back = network.current * 0
             for _ in range(400):
@@ -58,11 +57,15 @@ def along(grads, direction):
     weights=st.sampled_from([(1.0, 1.0, 1.0), (0.3, 0.0, 2.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)]),
     labelled=st.booleans(),
     layers=st.sampled_from([(2, None), (1, [2]), (1, [1])]),
+    thresholds=st.sampled_from([(), ("embedding", "encoder.0.attention"), ("encoder.0.intermediate",)]),
 )
-def test_complex_step_through_the_fixed_point(seed, feedback, spikes, v_th, lengths, weights, labelled, layers):
+def test_complex_step_through_the_fixed_point(
+    seed, feedback, spikes, v_th, lengths, weights, labelled, layers, thresholds
+):
     student = random_student(
-        seed, feedback=feedback, feedback_gain=0.1 * v_th, spikes=spikes, v_th=v_th, num_hidden_layers=layers[0]
-    )
+        seed, feedback=feedback, feedback_gain=0.05, spikes=spikes, v_th=v_th, num_hidden_layers=layers[0],
+        thresholds=thresholds,
+    )  # fmt: skip
     teacher, inputs = random_teacher(seed), random_batch(seed, tuple(lengths))
     out = teacher(*inputs)
     rng = np.random.default_rng(seed)

@@ -14,9 +14,9 @@ ROOT = PACKAGE.parent
 ORDER = [
     ["config"],
     ["backend"],
-    ["tree", "checkpoint", "solve", "neuron"],
-    ["ops", "optim", "text", "simulate", "report"],
-    ["loss", "tasks", "bert", "train"],
+    ["tree", "checkpoint", "solve"],
+    ["ops", "neuron", "optim", "text", "report"],
+    ["loss", "simulate", "tasks", "bert", "train"],
     ["spiking_bert", "models"],
     ["student"],
     ["inference"],

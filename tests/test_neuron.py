@@ -105,3 +105,16 @@ def test_a_leaky_rate_stays_within_one_minus_the_leak(leak):
     error = weighted / norm - currents
     assert -(1 - leak) - 1e-3 <= error.min() and error.max() <= 1e-3
     assert -0.6 * (1 - leak) < error.mean() < -0.3 * (1 - leak)
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    spikes=st.sampled_from(neuron.SPIKES),
+    single=st.booleans(),
+    shape=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+)
+def test_rate_gradient_of_thresholds(seed, spikes, single, shape):
+    """A threshold for all neurons of a population, or one for each, is a parameter."""
+    rng = np.random.default_rng(seed)
+    params = {"v_th": rng.uniform(0.5, 2, 1 if single else shape[-1])}
+    check_vjp(lambda x, p: neuron.rate(x, p["v_th"], spikes), 2 * rng.standard_normal(shape), params, rng)

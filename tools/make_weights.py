@@ -6,8 +6,9 @@
 
 1. A WordPiece tokenizer is trained on the task's texts, the project's own text and the corpus.
 2. Every piece starts from the teacher's embedding of it, projected on the leading principal components.
-3. The small BERT learns the teacher's softened logits of the task's training texts, of texts made from them by
-   cutting and joining, and of the project's text. No dev or test sentence is read but to report the accuracy.
+3. The small BERT learns the teacher's logits, and by a linear map its mean last hidden state, on the task's training
+   texts, on texts made from them by cutting and joining, and on the project's text. No dev or test sentence is read
+   but to report the accuracy.
 
 What it writes (config.json, model.safetensors as float16, tokenizer.json) is copied to weights/teacher.
 """
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nanospike import bert
+from nanospike import bert, ops
 from nanospike.backend import library, random_generator
 from nanospike.checkpoint import write_json
 from nanospike.config import BertConfig, option, parse
@@ -27,9 +28,18 @@ from nanospike.inference import teacher_logits
 from nanospike.loss import logits_loss
 from nanospike.models import Teacher, load_teacher
 from nanospike.tasks import find_task, read_split, score
-from nanospike.text import SPECIAL_TOKENS, Encoded, bert_template, encode, load_tokenizer, read_lines
+from nanospike.text import (
+    SPECIAL_TOKENS,
+    Encoded,
+    bert_template,
+    collate,
+    encode,
+    in_length_order,
+    load_tokenizer,
+    read_lines,
+)
 from nanospike.train import Run, Stage, TrainingOptions, begin, command
-from nanospike.tree import leaves, nest
+from nanospike.tree import child, leaves, nest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +57,7 @@ class MakeWeights(TrainingOptions):
     positions: int = option("longest text, in word pieces", 128)
     spliced: int = option("texts made by cutting and joining training texts", 60000)
     temperature: float = option("temperature of the logits", 1.0)
+    states: float = option("weight of the teacher's mean last hidden state in the loss", 0.5)
     dropout: float = option("dropout probability", 0.1)
 
 
@@ -115,6 +126,7 @@ def small_bert(options, embeddings, seed):
         fresh = np.ones(shape) if "LayerNorm.weight" in name else np.zeros(shape)
         if not name.endswith("bias") and "LayerNorm" not in name:
             spread = 0.1 if "embeddings" in name else 1 / np.sqrt(shape[-1])
+            spread *= 0.5 if ".query." in name or ".key." in name else 1  # attention starts even
             fresh = spread * rng.standard_normal(shape)
         tensors[name] = fresh.astype(np.float32)
     tensors["embeddings.word_embeddings.weight"] = embeddings.astype(np.float32)
@@ -132,9 +144,35 @@ def splice(texts, count, seed):
     return list(dict.fromkeys(made))
 
 
-def gradients(student, options):
-    """Stage.gradients of the soft cross-entropy of the teacher's logits, which stand in as labels (n, C)."""
+def mean_state(hidden, mask):
+    """Mean over real tokens, and its vjp.   hidden (B, L, D), mask (B, L)  ->  (B, D)"""
+    share = (mask / mask.sum(axis=1, keepdims=True)).astype(hidden.dtype)[:, :, None]
+    return (hidden * share).sum(axis=1), lambda d: d[:, None, :] * share
+
+
+def soft_targets(teacher, data, batch_size=64):
+    """(n, C + E): the teacher's logits, and its mean last hidden state in units of its spread, of all examples."""
+    rows = None
+    for index in in_length_order(data, batch_size):
+        batch = collate(data, index)
+        out = teacher(batch.input_ids, batch.attention_mask, batch.token_type_ids)
+        states, _ = mean_state(out.hidden_states[-1], batch.attention_mask)
+        values = np.concatenate([out.logits, states], axis=1)
+        rows = np.zeros((len(data), values.shape[1]), values.dtype) if rows is None else rows
+        rows[index] = values
+    states = rows[:, out.logits.shape[1] :]
+    states -= states.mean(axis=0)
+    states /= states.std(axis=0)
+    return rows
+
+
+def gradients(student, state_map, options):
+    """Stage.gradients of the soft cross-entropy of logits and the squared error of the mapped mean states.
+
+    The targets (see soft_targets) stand in as labels.
+    """
     xp = library(options.device)
+    labels = student.config.num_labels
 
     def step(batch, seed):
         generator = random_generator(xp, seed)
@@ -142,10 +180,15 @@ def gradients(student, options):
         out, vjp = student.forward(
             batch.input_ids, batch.attention_mask, batch.token_type_ids, drop=drop, drop_attention=drop
         )
-        value, loss_vjp = logits_loss(out.logits, batch.labels, options.temperature)
-        grads = {}
-        vjp(None, None, loss_vjp(1.0), grads)
-        return {"logits": value}, dict(leaves(grads)), lambda: {}
+        value, loss_vjp = logits_loss(out.logits, batch.labels[:, :labels], options.temperature)
+        states, states_vjp = mean_state(out.hidden_states[-1], batch.attention_mask)
+        mapped, map_vjp = ops.linear(states, **state_map)
+        error, grads = mapped - batch.labels[:, labels:], {}
+        dstates = map_vjp(error * (2 * options.states / error.size), child(grads, "state_map"))
+        dhidden = [None] * options.encoders + [states_vjp(dstates)]
+        vjp(dhidden, None, loss_vjp(1.0), grads)
+        terms = {"logits": value, "states": options.states * (error * error).mean()}
+        return terms, dict(leaves(grads)), lambda: {}
 
     return step
 
@@ -161,16 +204,22 @@ def main(argv=None):
     tokenizer = train_tokenizer([*train.texts, *own, *general], options.vocabulary)
     tokenizer.save(str(options.output_dir / "tokenizer.json"))
     texts = [*train.texts, *splice(train.texts, options.spliced, options.seed), *own]
-    cache = options.output_dir / "teacher_logits.npy"
+    cache = options.output_dir / "targets.npy"
     if not cache.exists():
-        np.save(cache, teacher_logits(teacher, encode(their_tokenizer, texts, options.max_length)))
-    soft = np.load(cache)
+        np.save(cache, soft_targets(teacher, encode(their_tokenizer, texts, options.max_length)))
+    targets = np.load(cache)
     embeddings = projected_embeddings(tokenizer, teacher, their_tokenizer, options.hidden_size, texts)
     student = small_bert(options, embeddings, options.seed)
     data = encode(tokenizer, texts, options.positions)
-    data = Encoded(data.ids, data.types, soft)
-    stage = Stage("finetune", data, gradients(student, options), options.epochs, options.learning_rate)
-    Run(options, student.parameters()).train([stage])
+    data = Encoded(data.ids, data.types, targets)
+    width = teacher.config.hidden_size
+    state_map = {
+        "weight": np.eye(width, options.hidden_size, dtype=np.float32),
+        "bias": np.zeros(width, np.float32),
+    }
+    stage = Stage("finetune", data, gradients(student, state_map, options), options.epochs, options.learning_rate)
+    parameters = student.parameters() | {f"state_map.{n}": p for n, p in state_map.items()}
+    Run(options, parameters).train([stage])
     student.raw_config = {"id2label": task.id2label}
     student.save(options.output_dir, "float16")
     dev_data = encode(tokenizer, dev.texts, options.positions, dev.labels)
