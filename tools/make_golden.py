@@ -4,10 +4,10 @@ The project itself never imports torch or transformers: this program is an indep
 to compare with, run by hand in a scratch environment. Made with torch 2.13.0 (CPU) and transformers 4.57.1;
 transformers 5 no longer has the slow, pure-Python BertTokenizer that is the reference here.
 
-    python -m venv /tmp/golden_env
-    /tmp/golden_env/bin/pip install torch --index-url https://download.pytorch.org/whl/cpu
-    /tmp/golden_env/bin/pip install transformers==4.57.1 safetensors numpy
-    /tmp/golden_env/bin/python tools/make_golden.py [--minilm DIRECTORY_OF_ALL_MINILM_L6_V2]
+    python -m venv golden_env
+    golden_env/bin/pip install torch
+    golden_env/bin/pip install transformers==4.57.1 safetensors numpy
+    golden_env/bin/python tools/make_golden.py [--minilm DIRECTORY_OF_ALL_MINILM_L6_V2]
 
 It writes, below --output (tests/golden of this repository unless told otherwise):
 
