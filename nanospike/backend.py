@@ -68,10 +68,6 @@ def to_host(array):
     return array.get() if hasattr(array, "get") else np.asarray(array)
 
 
-def device_of(array):
-    return "cpu" if namespace(array) is np else "cuda"
-
-
 def float_dtype(dtype):
     """np.float32 or np.float64; InputError for any other name."""
     try:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import ops
-from .tree import child
+from .backend import namespace
+from .tree import RowSum, child
 
 POPULATIONS = ("key", "value", "attention", "attention_output", "intermediate", "output")
 
@@ -72,9 +73,8 @@ def embeddings(input_ids, token_type_ids, p, eps):
     def vjp(dy, grads):
         dx = norm_vjp(dy, child(grads, "LayerNorm"))
         table = child(grads, "position_embeddings")
-        if "weight" not in table:
-            table["weight"] = positions * 0
-        table["weight"][:length] += dx.sum(axis=0)
+        rows = table.setdefault("weight", RowSum(positions.shape))
+        rows.add(namespace(dx).arange(length), dx.sum(axis=0))
         segment_vjp(dx, child(grads, "token_type_embeddings"))
         word_vjp(dx, child(grads, "word_embeddings"))
 

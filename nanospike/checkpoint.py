@@ -127,7 +127,7 @@ def _some(names, comma=", ", most=8):
 
 def placed(tensors, device, dtype):
     """The tensors as fresh arrays of the device and dtype."""
-    return {n: to_device(np.array(t, dtype), device) for n, t in tensors.items()}
+    return {n: to_device(np.array(t, dtype, order="C"), device) for n, t in tensors.items()}
 
 
 @contextmanager

@@ -50,6 +50,9 @@ class BertConfig:
             value, kind = getattr(self, f.name), _base(f.type)
             if kind in SIZES and not (value is None is f.default) and not _fits(kind, value):
                 raise InputError(f"config: {f.name}: found {value!r}, expected {SIZES[kind]}")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            if getattr(self, name) >= 1:
+                raise InputError(f"config: {name}: found {getattr(self, name)}, expected below 1")
         if self.hidden_size % self.num_attention_heads:
             raise InputError(
                 f"config: hidden_size {self.hidden_size} does not divide into {self.num_attention_heads} heads"

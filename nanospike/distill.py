@@ -4,22 +4,24 @@ import math
 import sys
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from . import __version__
+from .backend import krylov, library
 from .checkpoint import write_json
 from .config import InputError, StudentConfig, flag, option, parse, require_at_least
-from .inference import bundled, drive_for, evaluate_student, peak_memory_mb, table, teacher_logits
+from .inference import bundled, evaluate_student, peak_memory_mb, table, teacher_logits
 from .loss import teacher_layers
 from .models import load_teacher
 from .neuron import SPIKES
+from .optim import Diverged
 from .report import write_report
 from .simulate import DRIVES
 from .solve import ADJOINT_METHODS
 from .student import init_student, mean_rate
 from .tasks import find_task, read_split, score, training_texts
-from .text import encode, encode_windows, load_tokenizer, read_lines, save_tokenizer
+from .text import encode_splits, encode_windows, load_tokenizer, read_lines, require_segments, save_tokenizer
 from .train import Run, Stage, TrainingOptions, begin, command
 from .tree import leaves
 
@@ -104,8 +106,22 @@ class Distill(TrainingOptions):
             raise InputError(f"--temperature: found {self.temperature}, expected above 0")
         if self.drive == "differential" and self.leak != 1:
             raise InputError(f"--drive differential: for neurons without a leak, found --leak {self.leak}; use instant")
-        if self.forward == "spikes" and self.student == "ann":
-            raise InputError("--forward spikes: an ann student has no spikes")
+        self._require_effect()
+
+    def _require_effect(self):
+        """InputError for an option that would do nothing in this run."""
+        if self.student == "ann":
+            neurons = {"v_th": 1.0, "leak": 1.0, "spikes": "binary", "drive": None, "forward": "equilibrium"}
+            if given := [flag(n) for n, default in neurons.items() if getattr(self, n) != default]:
+                raise InputError(f"{', '.join(given)}: an ann student has no spiking neurons")
+        if "prediction" not in self.stages and (self.labels or self.keep_internal):
+            raise InputError(
+                "--labels, --keep-internal: they belong to the stage prediction, which --stages leaves out"
+            )
+        for stage in self.stages:
+            weights = loss_terms(self, stage)
+            if not any(weights.values()):
+                raise InputError(f"--stages {stage}: every weight of its loss is 0")
 
     def _resolve_stages(self):
         """Fill in the stages, and one value per stage of the options that have one."""
@@ -148,7 +164,7 @@ def gradients(teacher, student, options, stage):
     terms = loss_terms(options, stage) | {"temperature": options.temperature, "layer_map": options.layer_map or None}
     simulation = None
     if options.forward == "spikes":
-        simulation = {"time_steps": max(options.time_steps), "drive": options.drive or drive_for(student)}
+        simulation = {"time_steps": max(options.time_steps), "drive": options.drive}
     failures = [0]
 
     def step(batch, seed):
@@ -171,7 +187,7 @@ def _count_failures(failures, result):
     bad = [r for r in records if not r.converged]
     failures[0] = failures[0] + 1 if bad else 0
     if failures[0] > MOST_FAILURES:
-        raise InputError(f"{failures[0]} batches in a row without convergence: {bad[0].message}")
+        raise Diverged(f"{failures[0]} batches in a row without convergence: {bad[0].message}")
 
 
 def notes(student, result, batch, failures):
@@ -189,25 +205,55 @@ def notes(student, result, batch, failures):
     return values
 
 
+def resolved(options, teacher):
+    """The options with what was left open filled in, as they are printed, saved and compared on --resume."""
+    encoders = options.encoders or teacher.config.num_hidden_layers
+    drive = options.drive or ("differential" if options.leak == 1 else "instant")
+    data_dir = options.data_dir or bundled("text")
+    spiking = options.student == "spiking"
+    return replace(
+        options, teacher=teacher.directory, data_dir=data_dir, encoders=encoders, drive=drive if spiking else None
+    )
+
+
+def require_usable(options, teacher, task):
+    """InputError if the teacher, the task and the options do not go together."""
+    labels = teacher.config.num_labels if "classifier" in teacher.tree else "no"
+    if labels != task.num_labels:
+        needed = f"{task.name} needs {task.num_labels}; run finetune first"
+        raise InputError(f"--teacher {teacher.directory}: has {labels} labels, {needed}")
+    teacher_layers(options.encoders, teacher.config.num_hidden_layers, options.layer_map)
+    solvers = krylov(library(options.device))[1] if options.feedback and options.adjoint_solver != "sweep" else ()
+    if solvers and options.adjoint_solver not in solvers:
+        raise InputError(
+            f"--adjoint-solver {options.adjoint_solver}: not on {options.device}; there: {', '.join(solvers)}"
+        )
+
+
+def read_data(options, teacher, task):
+    """({stage: Encoded, "dev": Encoded}, tokenizer), everything that a run reads."""
+    tokenizer = load_tokenizer(teacher.directory, teacher.config.vocab_size)
+    texts, dev = training_texts(task, options.data_dir), read_split(task, options.data_dir, "dev")
+    if options.labels and texts.labels is None:
+        raise InputError(f"--labels: the training texts of {task.name} have no labels")
+    paragraphs = read_lines(options.corpus) if "general" in options.stages else []
+    length = min(options.max_length, teacher.config.max_position_embeddings)
+    data = encode_splits(tokenizer, {"internal": texts, "dev": dev}, length)
+    require_segments(data["internal"], teacher.config, teacher.directory)
+    data["prediction"] = data["internal"]
+    if paragraphs:
+        data["general"] = encode_windows(tokenizer, paragraphs, length)
+    return data, tokenizer
+
+
 def main(argv=None):
     options = parse(Distill, argv, prog="python -m nanospike.distill")
     began = time.perf_counter()
     task = find_task(options.task)
-    source = options.teacher or bundled("teacher")
-    data_dir = options.data_dir or bundled("text")
-    teacher = load_teacher(source, options.device)
-    if teacher.config.num_labels != task.num_labels or "classifier" not in teacher.tree:
-        have = teacher.config.num_labels if "classifier" in teacher.tree else "no"
-        raise InputError(
-            f"--teacher {source}: has {have} labels, {task.name} needs {task.num_labels}; run finetune first"
-        )
-    encoders = options.encoders or teacher.config.num_hidden_layers
-    teacher_layers(encoders, teacher.config.num_hidden_layers, options.layer_map)
-    tokenizer = load_tokenizer(source, teacher.config.vocab_size)
-    texts, dev = training_texts(task, data_dir), read_split(task, data_dir, "dev")
-    if options.labels and texts.labels is None:
-        raise InputError(f"--labels: the training texts of {task.name} have no labels")
-    paragraphs = read_lines(options.corpus) if "general" in options.stages else []
+    teacher = load_teacher(options.teacher or bundled("teacher"), options.device)
+    options = resolved(options, teacher)
+    require_usable(options, teacher, task)
+    data, tokenizer = read_data(options, teacher, task)
     student = init_student(
         student_config(options, teacher, task),
         teacher if options.init == "teacher" else None,
@@ -215,20 +261,13 @@ def main(argv=None):
         options.device,
         layer_map=options.layer_map or None,
     )
-    student.directory = source
+    student.directory = teacher.directory
     student.raw_config = {"id2label": task.id2label, "nanospike_version": __version__}
     begin(options)
-    length = min(options.max_length, teacher.config.max_position_embeddings)
-    task_data = encode(tokenizer, texts.texts, length, texts.labels)
-    dev_data = encode(tokenizer, dev.texts, length, dev.labels)
-    data = {"internal": task_data, "prediction": task_data}
-    if paragraphs:
-        data["general"] = encode_windows(tokenizer, paragraphs, length)
-    run = Run(options, student.parameters())
-    summary = run.train(stages_of(options, teacher, student, data))
+    summary = Run(options, student.parameters()).train(stages_of(options, teacher, student, data))
     student.save(options.output_dir)
     save_tokenizer(tokenizer, options.output_dir)
-    results = evaluate(options, teacher, student, task, dev_data)
+    results = evaluate(options, teacher, student, task, data["dev"])
     results |= {"training": summary, "total_seconds": round(time.perf_counter() - began, 1)}
     write_json(options.output_dir / "train_results.json", summary | {"peak_memory_mb": peak_memory_mb()})
     write_json(options.output_dir / "eval_results.json", results)

@@ -1,19 +1,19 @@
 """python -m nanospike.evaluate: score a student at equilibrium and spike by spike."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .checkpoint import require_empty, write_json
-from .config import InputError, option, parse, require_at_least
-from .inference import bundled, evaluate_student, table, teacher_logits
+from .config import InputError, option, parse, plain, require_at_least
+from .inference import bundled, drive_for, evaluate_student, table, teacher_logits
 from .models import load_teacher
 from .neuron import SPIKES
 from .simulate import DRIVES
 from .student import load_student
 from .tasks import find_task, read_split, score
-from .text import encode, load_tokenizer
-from .train import command
+from .text import encode, load_tokenizer, require_segments
+from .train import announce, command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,16 +51,26 @@ class Evaluate:
 
 def main(argv=None):
     options = parse(Evaluate, argv, prog="python -m nanospike.evaluate")
-    task, source = find_task(options.task), options.model or bundled("student")
-    student = load_student(source, options.device)
+    task = find_task(options.task)
+    student = load_student(options.model or bundled("student"), options.device)
+    options = replace(
+        options,
+        model=student.directory,
+        data_dir=options.data_dir or bundled("text"),
+        **neuron_options(options, student),
+    )
     if student.config.num_labels != task.num_labels:
         found = student.config.num_labels
-        raise InputError(f"--model {source}: has {found} labels, {task.name} needs {task.num_labels}")
-    examples = read_split(task, options.data_dir or bundled("text"), options.split)
+        raise InputError(f"--model {options.model}: has {found} labels, {task.name} needs {task.num_labels}")
+    teacher = load_teacher(options.teacher, options.device) if options.teacher else None
+    if teacher and (teacher.config.num_labels != task.num_labels or "classifier" not in teacher.tree):
+        raise InputError(f"--teacher {options.teacher}: no classifier with the {task.num_labels} labels of {task.name}")
+    examples = read_split(task, options.data_dir, options.split)
+    data = encoded(options, student, examples)
+    theirs = encoded(options, teacher, examples) if teacher else None
     if options.output_dir:
         require_empty(options.output_dir)
-    length = min(options.max_length, student.config.max_position_embeddings)
-    data = encode(load_tokenizer(source), examples.texts, length, examples.labels)
+    announce(options)
     results = evaluate_student(
         student,
         task,
@@ -71,7 +81,8 @@ def main(argv=None):
         initial=options.initial,
         batch_size=options.batch_size,
     )
-    results = {"teacher": _teacher_score(options, task, examples, length)} | results
+    score_of_teacher = score(task, teacher_logits(teacher, theirs), theirs.labels) if teacher else None
+    results = {"teacher": score_of_teacher} | results | {"options": plain(options)}
     if options.output_dir:
         options.output_dir.mkdir(parents=True, exist_ok=True)
         write_json(options.output_dir / "eval_results.json", results)
@@ -79,15 +90,28 @@ def main(argv=None):
     print(f"{results['seconds']:.0f} s, {results['peak_memory_mb']:.0f} MB")
 
 
-def _teacher_score(options, task, examples, length):
-    if options.teacher is None:
-        return None
-    teacher = load_teacher(options.teacher, options.device)
-    if "classifier" not in teacher.tree or teacher.config.num_labels != task.num_labels:
-        raise InputError(f"--teacher {options.teacher}: no classifier with the {task.num_labels} labels of {task.name}")
-    length = min(length, teacher.config.max_position_embeddings)
-    data = encode(load_tokenizer(options.teacher), examples.texts, length, examples.labels)
-    return score(task, teacher_logits(teacher, data), data.labels)
+def neuron_options(options, student):
+    """{drive, spikes} with the student's own where none is given; InputError where they do not fit it."""
+    config = student.config
+    if config.activation == "ann":
+        if options.drive or options.spikes:
+            raise InputError(f"--drive, --spikes: {student.directory} is an ordinary BERT: it has no spikes")
+        return {"drive": None, "spikes": None}
+    spikes = options.spikes or config.spikes
+    if (spikes == "signed") != (config.spikes == "signed"):
+        raise InputError(f"--spikes {spikes}: the student was trained for {config.spikes} spikes, another equilibrium")
+    if options.drive == "differential" and config.leak != 1:
+        raise InputError(
+            f"--drive differential: for neurons without a leak, the student has {config.leak}; use instant"
+        )
+    return {"drive": options.drive or drive_for(student), "spikes": spikes}
+
+
+def encoded(options, model, examples):
+    length = min(options.max_length, model.config.max_position_embeddings)
+    data = encode(load_tokenizer(model.directory, model.config.vocab_size), examples.texts, length, examples.labels)
+    require_segments(data, model.config, model.directory)
+    return data
 
 
 if __name__ == "__main__":

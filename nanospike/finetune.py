@@ -13,7 +13,7 @@ from .inference import teacher_logits
 from .loss import label_loss
 from .models import load_teacher, with_classifier
 from .tasks import find_task, read_split, score
-from .text import encode, load_tokenizer, save_tokenizer
+from .text import encode_splits, load_tokenizer, require_segments, save_tokenizer
 from .train import Run, Stage, TrainingOptions, begin, command
 from .tree import leaves
 
@@ -58,9 +58,10 @@ def main(argv=None):
     teacher = load_teacher(options.model, options.device)
     tokenizer = load_tokenizer(options.model, teacher.config.vocab_size)
     splits = {s: read_split(task, options.data_dir, s) for s in ("train", "dev")}
-    begin(options)
     length = min(options.max_length, teacher.config.max_position_embeddings)
-    data = {s: encode(tokenizer, e.texts, length, e.labels) for s, e in splits.items()}
+    data = encode_splits(tokenizer, splits, length)
+    require_segments(data["train"], teacher.config, options.model)
+    begin(options)
     teacher = with_classifier(teacher, task.num_labels, options.seed)
     teacher.raw_config |= {"id2label": task.id2label}
     started = time.perf_counter()

@@ -1,6 +1,5 @@
 """From texts to labels, and from a labelled data set to a score: at equilibrium and spike by spike."""
 
-import resource
 import sys
 import time
 from pathlib import Path
@@ -106,6 +105,8 @@ def evaluate_student(student, task, data, time_steps, *, drive=None, spikes=None
         rows.setdefault("equilibrium", []).append((index, to_host(settled.logits)))
         tokens = int(batch.attention_mask.sum())
         firing, weight = firing + tokens * mean_rate(settled, batch.attention_mask), weight + tokens
+        last = settled.hidden_states[-1]
+        del settled  # the rates of all populations are not needed through the simulation
         if not steps:
             continue
         run = student.simulate(*inputs, time_steps=steps[-1], drive=drive, spikes=spikes, initial=initial, record=steps)
@@ -114,7 +115,7 @@ def evaluate_student(student, task, data, time_steps, *, drive=None, spikes=None
         per_example = batch.attention_mask.sum(axis=1)
         for t in steps:
             rows.setdefault(t, []).append((index, to_host(run.logits[t])))
-            gaps_here = gap(run.output_rates[t], settled.hidden_states[-1], batch.attention_mask)
+            gaps_here = gap(run.output_rates[t], last, batch.attention_mask)
             gaps[t] = gaps.get(t, 0.0) + float((gaps_here * per_example).sum())
     values = {k: score(task, _in_order(v, len(data)), data.labels) for k, v in rows.items()}
     return {
@@ -134,7 +135,11 @@ def evaluate_student(student, task, data, time_steps, *, drive=None, spikes=None
 
 
 def peak_memory_mb():
-    """Largest resident memory of this process so far."""
+    """Largest resident memory of this process so far; nan where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 

@@ -16,7 +16,7 @@ def hidden_loss(a, target, attention_mask, distill_map):
     """
     mapped, map_vjp = ops.linear(a, **distill_map)
     real = attention_mask.astype(mapped.dtype)[:, :, None]
-    difference = (mapped - target) * real
+    difference = namespace(mapped).where(real != 0, mapped - target, 0)
     count = real.sum() * target.shape[-1]
 
     def vjp(cotangent, grads=None):
@@ -33,7 +33,7 @@ def attention_loss(scores, target, attention_mask):
         )
     real = attention_mask.astype(scores.dtype)
     pairs = (real[:, :, None] * real[:, None, :])[:, None]
-    difference = (scores - target) * pairs
+    difference = namespace(scores).where(pairs != 0, scores - target, 0)
     count = pairs.sum() * scores.shape[1]
     return (difference * difference).sum() / count, lambda cotangent: difference * (2 * cotangent / count)
 

@@ -23,6 +23,7 @@ def checked_inputs(config, xp, input_ids, attention_mask, token_type_ids):
     if ids.shape[1] > config.max_position_embeddings:
         raise InputError(f"input_ids: {ids.shape[1]} tokens, the model has {config.max_position_embeddings} positions")
     for name, array, limit in (
+        ("attention_mask", mask, 2),
         ("input_ids", ids, config.vocab_size),
         ("token_type_ids", types, config.type_vocab_size),
     ):

@@ -6,6 +6,8 @@ stay as they are (so no moment decays into denormals, and a table of 30 k rows c
 
 import math
 
+import numpy as np
+
 from .backend import namespace
 from .tree import RowSum
 
@@ -25,10 +27,9 @@ def linear_schedule(step, total, warmup):
 
 def global_norm(grads):
     """Euclidean norm of all gradients of {name: array or RowSum}, a float."""
-    total = 0.0
-    for g in grads.values():
-        g = (g.rows()[1] if isinstance(g, RowSum) else g).reshape(-1)
-        total += float(g @ g)
+    flat = [(g.rows()[1] if isinstance(g, RowSum) else g).reshape(-1) for g in grads.values()]
+    squares = namespace(*flat).stack([g @ g for g in flat])
+    total = float(squares.astype(float).sum())  # the one wait for the device
     return math.sqrt(total) if total >= 0 else math.nan
 
 
@@ -46,6 +47,8 @@ class AdamW:
     def __init__(self, parameters, *, weight_decay=0.01, betas=(0.9, 0.999), eps=1e-8):
         self.parameters, self.weight_decay, self.betas, self.eps = parameters, weight_decay, betas, eps
         self.step = 0
+        if scattered := [n for n, p in parameters.items() if not p.flags.c_contiguous]:
+            raise ValueError(f"AdamW updates contiguous arrays in place; not contiguous: {', '.join(scattered)}")
         self.moments = {n: (p * 0, p * 0) for n, p in parameters.items()}
 
     def update(self, grads, learning_rate, max_norm=None):
@@ -76,9 +79,10 @@ class AdamW:
         rate = learning_rate * math.sqrt(1 - b2**self.step) / (1 - b1**self.step)
         eps = self.eps * math.sqrt(1 - b2**self.step)
         flat = [a.reshape(-1) for a in (parameter, mean, square, g)]  # views: all are contiguous
-        scratch = xp.empty(min(CHUNK, g.size), g.dtype)
-        for start in range(0, g.size, CHUNK):
-            p, m, v, d = (a[start : start + CHUNK] for a in flat)
+        chunk = min(CHUNK, g.size) if xp is np else g.size  # a device takes all of it at once
+        scratch = xp.empty(chunk, g.dtype)
+        for start in range(0, g.size, chunk):
+            p, m, v, d = (a[start : start + chunk] for a in flat)
             t = scratch[: p.size]
             xp.multiply(d, (1 - b1) * clip, out=t)
             m *= b1

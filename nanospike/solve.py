@@ -17,8 +17,8 @@ ADJOINT_METHODS = ("gmres", "bicgstab", "lgmres", "gcrotmk", "tfqmr", "sweep")
 MEMORY = 5  # Anderson: past iterates mixed
 RIDGE = 1e-6  # Anderson: relative to the mean diagonal of the Gram matrix
 DAMPINGS = (0.5, 0.2)  # fall-back where Anderson fails: x <- x + damping (f(x) - x)
+LARGEST = 1e8  # norm of the solution for a right-hand side of norm 1, above which a system counts as singular
 STAGNATION = 12  # steps without a new best residual after which a method is given up
-REFINEMENTS = 4  # rounds of a Krylov solver, each on the true residual of the last
 
 
 class NotConverged(RuntimeError):
@@ -226,19 +226,29 @@ def _series(system, method, rtol, max_iterations):
 
 
 def _refined_krylov(system, method, rtol, max_iterations):
-    """Krylov rounds on the recomputed residual: no solver's own word for convergence is taken."""
-    x = system.rhs
+    """Krylov rounds on the recomputed residual, each example keeping what is best for it.
+
+    No solver's own word for convergence is taken; one that breaks down or no longer helps gives way to the others. An
+    example whose solution explodes (its system is singular) is left out of later rounds, lest it spoil the others.
+    """
+    xp, x = system.xp, system.rhs
     r, norms = system.residual(x)
-    for name in (method,) * REFINEMENTS + ("bicgstab", "gmres"):
-        if norms.max() <= rtol or not np.isfinite(norms).all() or system.products >= max_iterations:
-            break
-        correction = _krylov_round(system, name, r, rtol, max_iterations)
-        if correction is None:
-            continue
-        tried = x + correction
-        tried_r, tried_norms = system.residual(tried)
-        if tried_norms.max() < norms.max():
-            x, r, norms = tried, tried_r, tried_norms
+    hopeless = ~np.isfinite(norms)
+    for name in dict.fromkeys((method, "bicgstab", "gmres")):
+        while (active := ~hopeless & ~(norms <= rtol)).any() and system.products + 2 < max_iterations:
+            wanted = xp.where(xp.asarray(active)[:, None], r, 0)
+            correction = _krylov_round(system, name, wanted, rtol, max_iterations - 1)
+            if correction is None:
+                break
+            exploded = ~(to_host(_row_norms(correction)) <= LARGEST)
+            hopeless |= exploded
+            tried_r, tried_norms = system.residual(x + correction)
+            better = (tried_norms < norms) & ~exploded
+            if not better.any() and not exploded.any():
+                break
+            rows = xp.asarray(better)[:, None]
+            x, r = xp.where(rows, x + correction, x), xp.where(rows, tried_r, r)
+            norms = np.where(better, tried_norms, norms)
     return x, norms
 
 
@@ -246,29 +256,37 @@ class _Exhausted(Exception):
     """The products allowed are used up: not every library solver keeps to its own limit."""
 
 
-def _krylov_round(system, name, r, rtol, max_iterations):
+def _krylov_round(system, name, r, rtol, max_products):
     """An approximate solution of (I - J^T) d = r by the library's solver, or None where that breaks down."""
     xp, dtype = system.xp, system.dtype
     operator, solvers = krylov(xp)
     if name not in solvers:
         raise InputError(f"adjoint solver {name}: not in cupyx; expected one of {', '.join(solvers)}, sweep")
-    budget, size = max_iterations - system.products, float(_row_norms(r.reshape(1, -1))[0])
+    budget, size = max_products - system.products, float(_row_norms(r.reshape(1, -1))[0])
     limit = 20 * float(np.finfo(dtype).eps)
     options = {"rtol": max(0.5 * rtol / size, limit), "atol": 0.0, "maxiter": budget}
-    if name == "gmres":
-        # scipy counts restart cycles in maxiter; cupyx counts steps and always runs whole cycles
-        restart = max(1, min(r.size, 30 if xp is np else 10, budget))
-        options |= {"restart": restart, "maxiter": -(-budget // restart) if xp is np else budget}
+    last = []  # the solver's latest iterate, in case the products run out
+    if name == "gmres":  # one cycle: scipy counts cycles in maxiter, cupyx steps; _refined_krylov restarts it
+        restart = max(1, min(r.size, 30 if xp is np else 10, budget - 1))
+        options |= {"restart": restart, "maxiter": 1 if xp is np else restart}
+    else:
+        options["callback"] = lambda x: last.__setitem__(slice(None), [xp.array(x)])
 
     def product(v):
-        if system.products >= max_iterations:
+        if system.products >= max_products:
             raise _Exhausted
         v = v.reshape(r.shape)
         return (v - system.product(v)).reshape(-1)
 
+    matrix = operator((r.size, r.size), matvec=product, dtype=dtype)
     try:
-        d, _ = solvers[name](operator((r.size, r.size), matvec=product, dtype=dtype), (r / size).reshape(-1), **options)
-    except (np.linalg.LinAlgError, _Exhausted):
+        with np.errstate(all="ignore"):  # what overflows is found below
+            d, _ = solvers[name](matrix, (r / size).reshape(-1), **options)
+    except np.linalg.LinAlgError:
         return None
+    except _Exhausted:
+        if not last:
+            return None
+        d = last[0]
     d = d.reshape(r.shape) * dtype.type(size)
-    return d.astype(dtype) if bool(xp.isfinite(d).all()) else None
+    return d.astype(dtype) if bool(xp.isfinite(d).any()) else None

@@ -1,5 +1,6 @@
 """The spiking student as an object: make or load it, settle it, differentiate it, run it spike by spike, save it."""
 
+import math
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -64,7 +65,8 @@ class Student:
         """
         inputs = self._checked(input_ids, attention_mask, token_type_ids)
         teacher_out = _in_dtype(teacher_out, self.tree["distill_map"]["weight"].dtype)
-        labels = None if labels is None else library(self.device).asarray(labels)
+        self._check_targets(inputs[0].shape, teacher_out, temperature)
+        labels = self._checked_labels(labels, len(inputs[0]))
         result = self.gradients(
             *inputs, teacher_out, hidden=hidden, attention=attention, logits=logits, labels=labels,
             temperature=temperature, layer_map=layer_map,
@@ -90,12 +92,16 @@ class Student:
         network = self._network(input_ids, attention_mask, token_type_ids)
         equilibrium, pull_back = spiking_bert.solve(network)
         _warn_unless(equilibrium)
-        states = (equilibrium.hidden_states, equilibrium.attention_scores, equilibrium.logits)
+        states, head_vjp = (equilibrium.hidden_states, equilibrium.attention_scores, equilibrium.logits), None
         if simulation is not None:
-            states = self._states_at(network, self._simulate(network, **simulation).rates)
+            states, head_vjp = self._states_at(network, self._simulate(network, **simulation).rates)
         values, loss_vjp = loss.distillation(*states, teacher_out, attention_mask, self.tree["distill_map"], **terms)
         grads = {}
-        adjoint = pull_back(*loss_vjp(grads), grads, adjoint_solver)
+        dhidden, dscores, dlogits = loss_vjp(grads)
+        if head_vjp and dlogits is not None:  # the classifier saw simulated rates
+            dlast = head_vjp(dlogits, grads)
+            dhidden[-1], dlogits = dlast if dhidden[-1] is None else dhidden[-1] + dlast, None
+        adjoint = pull_back(dhidden, dscores, dlogits, grads, adjoint_solver)
         if adjoint is not None:
             _warn_unless(adjoint)
         return Gradients(values, grads, equilibrium, adjoint)
@@ -137,9 +143,39 @@ class Student:
 
     @staticmethod
     def _states_at(network, rates):
-        """(hidden states, attention scores, logits) with every population held at `rates`."""
+        """(hidden states, attention scores, logits) with every population held at `rates`, and the logits' vjp."""
         trace = network.sweep(lambda population, current: (rates[population], None), differentiable=False)
-        return trace.hidden_states, trace.attention_scores, network.classify(trace.hidden_states[-1])[0]
+        logits, head_vjp = network.classify(trace.hidden_states[-1])
+        return (trace.hidden_states, trace.attention_scores, logits), head_vjp
+
+    def _check_targets(self, shape, out, temperature):
+        """InputError unless a teacher's output has the shapes that the losses need."""
+        width = self.tree["distill_map"]["bias"].shape[0]
+        for name, arrays, expected in (
+            ("hidden_states", out.hidden_states or (), (*shape, width)),
+            ("attention_scores", out.attention_scores or (), (shape[0], None, shape[1], shape[1])),
+            ("logits", () if out.logits is None else (out.logits,), (shape[0], self.config.num_labels)),
+        ):
+            for a in arrays:
+                if len(a.shape) != len(expected) or any(
+                    e not in (None, n) for n, e in zip(a.shape, expected, strict=True)
+                ):
+                    raise InputError(f"teacher_out.{name}: found shape {a.shape}, expected {expected}")
+        if out.hidden_states and out.attention_scores and len(out.hidden_states) != len(out.attention_scores) + 1:
+            found = f"{len(out.hidden_states)} hidden states and {len(out.attention_scores)} attention scores"
+            raise InputError(f"teacher_out: found {found}, expected one more of the former")
+        if not 0 < temperature < math.inf:
+            raise InputError(f"temperature: found {temperature}, expected above 0")
+
+    def _checked_labels(self, labels, batch):
+        if labels is None:
+            return None
+        labels, classes = library(self.device).asarray(labels), self.config.num_labels
+        if labels.shape != (batch,):
+            raise InputError(f"labels: found shape {labels.shape}, expected ({batch},)")
+        if classes > 1 and (labels.dtype.kind not in "iu" or int(labels.min()) < 0 or int(labels.max()) >= classes):
+            raise InputError(f"labels: found {labels.dtype} {labels}, expected whole numbers from 0 to {classes - 1}")
+        return labels
 
     def _network(self, *inputs):
         return spiking_bert.Network.on(self.tree, self.config, *inputs)
@@ -162,11 +198,9 @@ def _in_dtype(out, dtype):
 
 def mean_rate(equilibrium, attention_mask):
     """Mean firing rate over all neurons of real tokens, a float: spikes per neuron and time step."""
-    spikes = neurons = 0.0
-    for rates in equilibrium.rates.values():
-        spikes += float((abs(rates).sum(axis=2) * attention_mask).sum())
-        neurons += float(attention_mask.sum()) * rates.shape[2]
-    return spikes / neurons
+    spikes = sum((abs(rates).sum(axis=2) * attention_mask).sum() for rates in equilibrium.rates.values())
+    neurons = attention_mask.sum() * sum(rates.shape[2] for rates in equilibrium.rates.values())
+    return float(spikes / neurons)
 
 
 def load_student(directory, device="cpu", dtype="float32"):

@@ -12,6 +12,7 @@ from .checkpoint import read_json, replacing
 from .config import InputError
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+TEXTS_AT_A_TIME = 4096  # encoded; what the tokenizer returns is ten times as large as the ids
 POOL = 50  # batches whose examples are sorted by length together
 
 
@@ -100,28 +101,52 @@ class Encoded:
 def encode(tokenizer, texts, max_length, labels=None):
     """Encode texts, each a string or a pair of strings. Longer ones are cut to max_length pieces, with one warning."""
     tokenizer.no_truncation()
-    pieces = tokenizer.encode_batch([t if isinstance(t, str) else tuple(t) for t in texts])
-    too_long = [i for i, p in enumerate(pieces) if len(p.ids) > max_length]
-    if too_long:
+    ids, types, cut = [], [], 0
+    for start in range(0, len(texts), TEXTS_AT_A_TIME):
+        some = [t if isinstance(t, str) else tuple(t) for t in texts[start : start + TEXTS_AT_A_TIME]]
+        pieces = tokenizer.encode_batch(some)
+        too_long = [i for i, p in enumerate(pieces) if len(p.ids) > max_length]
+        if too_long:
+            tokenizer.enable_truncation(max_length)
+            for i in too_long:
+                pieces[i] = tokenizer.encode_batch([some[i]])[0]
+            tokenizer.no_truncation()
+        cut += len(too_long)
+        ids += [np.array(p.ids, np.int64) for p in pieces]
+        types += [np.array(p.type_ids, np.int64) for p in pieces]
+    if cut:
         warnings.warn(
-            f"{len(too_long)} of {len(pieces)} texts are longer than {max_length} word pieces and were cut",
-            stacklevel=2,
+            f"{cut} of {len(texts)} texts are longer than {max_length} word pieces and were cut", stacklevel=2
         )
-        tokenizer.enable_truncation(max_length)
-        for i in too_long:
-            pieces[i] = tokenizer.encode_batch([texts[i] if isinstance(texts[i], str) else tuple(texts[i])])[0]
-        tokenizer.no_truncation()
-    ids = [np.array(p.ids, np.int64) for p in pieces]
-    return Encoded(ids, [np.array(p.type_ids, np.int64) for p in pieces], labels)
+    return Encoded(ids, types, labels)
+
+
+def encode_splits(tokenizer, splits, max_length):
+    """{name: Encoded} of {name: tasks.Examples}: with one warning for all of them."""
+    whole = encode(tokenizer, [t for s in splits.values() for t in s.texts], max_length)
+    encoded, start = {}, 0
+    for name, examples in splits.items():
+        stop = start + len(examples.texts)
+        encoded[name] = Encoded(whole.ids[start:stop], whole.types[start:stop], examples.labels)
+        start = stop
+    return encoded
+
+
+def require_segments(data, config, where):
+    """InputError if the data have pairs of texts, and the model one segment only."""
+    if config.type_vocab_size < 2 and any(types.any() for types in data.types):
+        raise InputError(f"{where}: type_vocab_size is {config.type_vocab_size}, pairs of texts need 2")
 
 
 def encode_windows(tokenizer, paragraphs, max_length):
     """Running text in windows of at most max_length pieces, [CLS] and [SEP] around each; nothing is cut off."""
     first, last = (tokenizer.token_to_id(t) for t in ("[CLS]", "[SEP]"))
     windows = []
-    for pieces in tokenizer.encode_batch(paragraphs, add_special_tokens=False):
-        for start in range(0, len(pieces.ids), max_length - 2):
-            windows.append(np.array([first, *pieces.ids[start : start + max_length - 2], last], np.int64))
+    for begin in range(0, len(paragraphs), TEXTS_AT_A_TIME):
+        some = paragraphs[begin : begin + TEXTS_AT_A_TIME]
+        for pieces in tokenizer.encode_batch(some, add_special_tokens=False):
+            for start in range(0, len(pieces.ids), max_length - 2):
+                windows.append(np.array([first, *pieces.ids[start : start + max_length - 2], last], np.int64))
     return Encoded(windows, [ids * 0 for ids in windows])
 
 

@@ -7,10 +7,13 @@ exactly where it was.
 import json
 import math
 import shutil
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,18 +97,37 @@ class Run:
         self.options, self.parameters = options, parameters
         self.directory = Path(options.output_dir)
         self.log_path = self.directory / "train_log.jsonl"
+        self.interrupted = False
 
     def train(self, stages):
         """Train the stages in turn; returns a summary {stage: {steps, loss, seconds}}."""
         position, summary, restored = self._restore() if self.options.resume else ({}, {}, None)
-        for stage in stages:
-            if stage.name in summary:  # it was done before the run was interrupted
-                continue
-            start, optimizer = 0, self._optimizer()  # fresh moments: its loss is another than the last stage's
-            if stage.name == position.get("stage"):
-                start, optimizer = position["step"], restored
-            summary[stage.name] = self._train_stage(stage, optimizer, start, summary)
+        with self._finishing_the_step_on_interrupt():
+            for stage in stages:
+                if stage.name in summary:  # it was done before the run was interrupted
+                    continue
+                start, optimizer = 0, self._optimizer()  # fresh moments: its loss is another than the last stage's
+                if stage.name == position.get("stage"):
+                    start, optimizer = position["step"], restored
+                summary[stage.name] = self._train_stage(stage, optimizer, start, summary)
         return summary
+
+    @contextmanager
+    def _finishing_the_step_on_interrupt(self):
+        """The first Ctrl-C ends the run after the step it falls in, and saves; the second ends it at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def note(signum, frame):
+            self.interrupted = True
+            signal.signal(signal.SIGINT, before)
+
+        before = signal.signal(signal.SIGINT, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def _optimizer(self):
         return AdamW(self.parameters, weight_decay=self.options.weight_decay)
@@ -118,13 +140,14 @@ class Run:
         for step in range(start, total):
             index = next(batches)
             rate = stage.learning_rate * linear_schedule(step, total, int(options.warmup * total))
-            terms, grads, notes = stage.gradients(
-                collate(stage.data, index, options.device), (options.seed, STAGE_SEEDS[stage.name], step)
-            )
             try:
+                terms, grads, notes = stage.gradients(
+                    collate(stage.data, index, options.device), (options.seed, STAGE_SEEDS[stage.name], step)
+                )
                 norm = optimizer.update(grads, rate, options.clip_norm)
             except Diverged as error:
-                raise InputError(f"stage {stage.name}, step {step + 1}: {error}; the last checkpoint is kept") from None
+                self._save(stage.name, step, optimizer, summary)
+                raise InputError(f"stage {stage.name}, step {step + 1}: {error}; saved as of step {step}") from None
             window_examples, window_steps = window_examples + len(index), window_steps + 1
             if (step + 1) % options.log_every == 0 or step + 1 == total:
                 values = {name: float(v) for name, v in terms.items()}
@@ -145,6 +168,11 @@ class Run:
                 window_time, window_examples, window_steps = time.perf_counter(), 0, 0
             if options.save_every and (step + 1) % options.save_every == 0 and step + 1 < total:
                 self._save(stage.name, step + 1, optimizer, summary)
+            del terms, grads, notes  # else this step's activations live through the next one
+            if self.interrupted:
+                self._save(stage.name, step + 1, optimizer, summary)
+                print(f"saved as of {stage.name} step {step + 1}; --resume goes on from there", file=sys.stderr)
+                raise KeyboardInterrupt
         bar.close()
         result = {"steps": total, "loss": last_loss, "seconds": round(time.perf_counter() - began, 1)}
         self._save(stage.name, total, optimizer, summary | {stage.name: result})
@@ -266,7 +294,7 @@ def command(main):
         print(f"error: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         sys.exit(130)
 
 
@@ -283,6 +311,10 @@ def begin(options):
     else:
         require_empty(options.output_dir)
     Path(options.output_dir).mkdir(parents=True, exist_ok=True)
-    values = plain(options)
-    print("options: " + ", ".join(f"{k}={v}" for k, v in values.items() if v not in (None, [], "")))
-    write_json(Path(options.output_dir) / "training_args.json", values)
+    announce(options)
+    write_json(Path(options.output_dir) / "training_args.json", plain(options))
+
+
+def announce(options):
+    """Print the resolved options in one line."""
+    print("options: " + ", ".join(f"{k}={v}" for k, v in plain(options).items() if v not in (None, [], "")))

@@ -37,12 +37,6 @@ def _lists(node):
     return node
 
 
-def map_leaves(function, tree):
-    if isinstance(tree, dict):
-        return {k: map_leaves(function, v) for k, v in tree.items()}
-    return [map_leaves(function, v) for v in tree] if isinstance(tree, list) else function(tree)
-
-
 def child(grads, *path):
     """The sub-accumulator at `path`, made if absent; None when gradients are not wanted."""
     for key in path if grads is not None else ():

@@ -369,11 +369,12 @@ def gmres(A, b, x0=None, *, rtol=1e-5, atol=0.0, restart=None, maxiter=None):
 
 
 def _from_scipy(solver):
-    def solve(A, b, x0=None, *, rtol=1e-5, atol=0.0, maxiter=None):
+    def solve(A, b, x0=None, *, rtol=1e-5, atol=0.0, maxiter=None, callback=None):
         product, b, x = _system(A, b, x0)
+        tell = callback and (lambda x: callback(_device(x)))
         operator = scipy.sparse.linalg.LinearOperator(A.shape, matvec=product, dtype=A.dtype)
         with np.errstate(all="ignore"):
-            x, info = solver(operator, b, x, rtol=rtol, atol=atol, maxiter=maxiter)
+            x, info = solver(operator, b, x, rtol=rtol, atol=atol, maxiter=maxiter, callback=tell)
         return _device(x), info
 
     return solve

@@ -205,7 +205,14 @@ def test_a_file_of_options_is_utf_8(tmp_path):
             "--corpus: is read by the stage general, which --stages leaves out",
         ),
         (["--task", "sst-2"], "--data-dir: needed for --task sst-2"),
-        (["--forward", "spikes", "--student", "ann"], "--forward spikes: an ann student has no spikes"),
+        (["--forward", "spikes", "--student", "ann"], "--forward: an ann student has no spiking neurons"),
+        (["--v-th", "2", "--leak", "0.9", "--student", "ann"], "--v-th, --leak: an ann student"),
+        (
+            ["--stages", "internal", "--hidden", "0", "--attention", "0"],
+            "--stages internal: every weight of its loss is 0",
+        ),
+        (["--logits", "0"], "--stages prediction: every weight of its loss is 0"),
+        (["--stages", "internal", "--labels", "1"], "--labels, --keep-internal"),
         (["--device", "gpu"], "--device: found 'gpu', expected one of cpu, cuda"),
     ],
 )

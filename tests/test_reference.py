@@ -1,11 +1,11 @@
 """The public surface against a second, naive implementation of the design.
 
-What is independent: everything in the classes Reference* is written from the definitions of the model alone, in NumPy float64, and shares
-nothing with the package. It walks example by example, token by token, head by head and step by step, sees only the
-real tokens of an example (so nothing of a padded batch can leak into it), iterates the feedback loop by plain damping,
-simulates with an explicit membrane per population, and differentiates its loss by central differences. Models are
-those of tests/models.py (weights only) or files written here with safetensors; the package is reached through the
-names of its public surface and through nothing else.
+What is independent: everything in the classes Reference* is written from the definitions of the model alone, in NumPy
+float64, and shares nothing with the package. It walks example by example, token by token, head by head and step by
+step, sees only the real tokens of an example (so nothing of a padded batch can leak into it), iterates the feedback
+loop by plain damping, simulates with an explicit membrane per population, and differentiates its loss by central
+differences. Models are those of tests/models.py (weights only) or files written here with safetensors; the package is
+reached through the names of its public surface and through nothing else.
 """
 
 import json

@@ -166,6 +166,30 @@ def test_failure_is_honest(method, kind):
         solve_adjoint(vjp, c, method=method, throw=True, **options)
 
 
+@pytest.mark.parametrize("method", ["gmres", "bicgstab", "lgmres", "gcrotmk", "tfqmr"])
+def test_a_small_budget_is_kept_and_not_wasted(method):
+    """On a hard system, the more products are allowed the smaller the residual: running out is not starting over."""
+    rng = np.random.default_rng(9)
+    a, c = contraction(rng, 120, 0.95)[None], rng.standard_normal((1, 120))
+    residuals = []
+    for budget in (10, 60, 150):
+        solution, _ = solved(a, c, "float64", "cpu", method=method, rtol=1e-10, max_iterations=budget)
+        assert solution.iterations <= budget
+        residuals.append(solution.residual)
+    first = np.linalg.norm(a[0] @ c[0]) / np.linalg.norm(c[0])  # of the start, x = c
+    assert residuals[1] < 0.9 * first and residuals[2] < 0.5 * residuals[1]
+
+
+def test_one_hopeless_example_does_not_keep_the_others_from_their_solution():
+    rng = np.random.default_rng(10)
+    a = np.stack([contraction(rng, 6, 0.5), np.eye(6)])  # the second: (I - J) = 0
+    c = rng.standard_normal((2, 6))
+    solution, x = solved(a, c, "float64", "cpu", method="gmres", rtol=1e-8, max_iterations=200)
+    assert not solution.converged and solution.residuals[1] > 0.1
+    assert solution.residuals[0] < 1e-6
+    np.testing.assert_allclose(x[0], np.linalg.solve(np.eye(6) - a[0], c[0]), rtol=1e-4, atol=1e-5)
+
+
 def test_unknown_method_names_the_known():
     with pytest.raises(InputError, match="gmres, bicgstab"):
         solve_adjoint(lambda v: v, np.ones(2), method="cg")

@@ -11,6 +11,7 @@ from models import SHAPE, random_batch, random_student, random_teacher
 import nanospike
 from nanospike import solve, spiking_bert
 from nanospike.backend import to_host
+from nanospike.bert import TeacherOutput
 from nanospike.config import InputError
 from nanospike.simulate import gap
 from nanospike.tree import dense_gradients
@@ -111,6 +112,7 @@ def test_an_ordinary_bert_of_the_students_size():
         ({"input_ids": np.zeros(3, int)}, "expected integers of shape"),
         ({"input_ids": np.zeros((1, 3))}, "expected integers of shape"),
         ({"attention_mask": np.ones((2, 3), int)}, "attention_mask: found shape"),
+        ({"attention_mask": np.full((1, 3), 2)}, "attention_mask: found values from 2 to 2, expected 0 to 1"),
         ({"token_type_ids": np.full((1, 3), 2)}, "token_type_ids: found values from 2"),
     ],
 )
@@ -118,6 +120,38 @@ def test_bad_inputs_are_named(change, said):
     inputs = {"input_ids": np.zeros((1, 3), int)} | change
     with pytest.raises(InputError, match=said):
         random_student().equilibrium(**inputs)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"labels": [0, 1, 3]}, "labels: .* from 0 to 2"),
+        ({"labels": [0, 1, -1]}, "labels: .* from 0 to 2"),
+        ({"labels": [0.0, 1.0, 2.0]}, "labels: .* from 0 to 2"),
+        ({"labels": [0]}, r"labels: found shape \(1,\)"),
+        ({"temperature": 0.0}, "temperature: found 0.0"),
+        (
+            {"teacher_out": TeacherOutput(None, None, np.zeros((3, 1)))},
+            r"logits: found shape \(3, 1\), expected \(3, 3\)",
+        ),
+        ({"teacher_out": TeacherOutput([np.zeros((3, 5, 7))] * 3, None, None)}, "hidden_states: found shape"),
+        (
+            {"teacher_out": TeacherOutput([np.zeros((3, 5, 8))] * 3, [np.zeros((3, 2, 5, 5))], None)},
+            "one more of the former",
+        ),
+    ],
+)
+def test_bad_targets_are_named(change, said):
+    inputs = random_batch(0)
+    given = {"teacher_out": random_teacher(0)(*inputs)} | change
+    with pytest.raises(InputError, match=said):
+        random_student(0).distill_gradients(*inputs[:2], token_type_ids=inputs[2], **given)
+
+
+def test_a_teacher_in_another_precision_is_met_in_the_students():
+    student, inputs = random_student(1, dtype="float32"), random_batch(1)
+    _, grads = student.distill_gradients(*inputs[:2], random_teacher(2, dtype="float64")(*inputs), inputs[2])
+    assert {str(g.dtype) for g in grads.values()} == {"float32"}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The training loop: a resumed run is the same run, bit for bit; what stops a run leaves its checkpoints."""
 
 import json
+import signal
+import weakref
 
 import numpy as np
 import pytest
@@ -82,7 +84,7 @@ def test_resuming_equals_never_stopping_bit_for_bit(name, update, at, places, wh
         interrupt(patch, update)
         assert run(command.main, *argv(places, out)) == 130
     said = capsys.readouterr().err
-    assert said.splitlines()[-1] == "interrupted; --resume goes on from the last checkpoint"
+    assert said.splitlines()[-1] == "interrupted"
     assert sorted(p.name for p in (out / "checkpoints").iterdir())[-1] == at
     assert not (out / "model.safetensors").exists()
     assert run(command.main, *argv(places, out, "--resume")) == 0
@@ -221,7 +223,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(bad, tmp_path):
     good.train([stage])
     job, stage = toy(tmp_path / "bad", lambda batch, seed: ones(batch, seed, (7, bad)))
     stopped = {n: p for n, p in job.parameters.items()}
-    with pytest.raises(InputError, match="stage finetune, step 7: gradient norm is .* the last checkpoint is kept"):
+    with pytest.raises(InputError, match="stage finetune, step 7: gradient norm is .* saved as of step 6"):
         job.train([stage])
     assert all(np.isfinite(p).all() for p in stopped.values())
     kept = sorted(p.name for p in (tmp_path / "bad" / "checkpoints").iterdir())
@@ -229,6 +231,42 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(bad, tmp_path):
     saved = load_file(tmp_path / "bad" / "checkpoints" / kept[-1] / "model.safetensors")
     assert all(np.array_equal(saved[n], p) for n, p in stopped.items())  # nothing moved after the last good update
     assert [line["step"] for line in log_lines(tmp_path / "bad")] == [3, 6]
+
+
+def test_ctrl_c_finishes_the_step_and_saves(places, whole, tmp_path, monkeypatch, capsys):
+    """A real SIGINT within update 4, between two checkpoints: nothing is lost, and the run goes on from there."""
+    whole_update, calls = AdamW.update, []
+
+    def interrupted(self, *args):
+        calls.append(1)
+        if len(calls) == 4:
+            signal.raise_signal(signal.SIGINT)
+        return whole_update(self, *args)
+
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(AdamW, "update", interrupted)
+        assert run(finetune.main, *finetune_argv(places, tmp_path / "out")) == 130
+    assert "saved as of finetune step 4" in capsys.readouterr().err and len(calls) == 4
+    assert signal.getsignal(signal.SIGINT) is before
+    assert run(finetune.main, *finetune_argv(places, tmp_path / "out", "--resume")) == 0
+    expected = contents(whole["finetune"])["model.safetensors"]
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == expected
+
+
+def test_a_step_does_not_keep_the_last_ones_arrays(tmp_path):
+    """What a step computed is gone when the next one begins."""
+    alive = []
+
+    def gradients(batch, seed):
+        assert all(reference() is None for reference in alive)
+        terms, grads, _ = ones(batch, seed)
+        alive.extend(weakref.ref(g) for g in grads.values())
+        return terms, grads, lambda: {"mean_rate": float(grads["b.bias"][0])}
+
+    job, stage = toy(tmp_path, gradients)
+    job.train([stage])
+    assert len(alive) == 24
 
 
 def test_log_lines_and_the_last_one_is_always_written(tmp_path):

@@ -21,8 +21,8 @@ import numpy as np
 
 from nanospike import bert, ops
 from nanospike.backend import library, random_generator
-from nanospike.checkpoint import write_json
-from nanospike.config import BertConfig, option, parse
+from nanospike.checkpoint import replacing, write_json
+from nanospike.config import BertConfig, InputError, option, parse
 from nanospike.finetune import dropping
 from nanospike.inference import teacher_logits
 from nanospike.loss import logits_loss
@@ -195,18 +195,22 @@ def gradients(student, state_map, options):
 
 def main(argv=None):
     options = parse(MakeWeights, argv, prog="python tools/make_weights.py")
+    if options.device != "cpu":
+        raise InputError("--device: this program runs on the CPU only")
     task = find_task("sst-2")
     teacher, their_tokenizer = load_teacher(options.teacher), load_tokenizer(options.teacher)
     train, dev = (read_split(task, options.data_dir, s) for s in ("train", "dev"))
     own = read_lines(options.text) if options.text else []
-    begin(options)
     general = read_lines(options.corpus) if options.corpus else []
+    begin(options)
     tokenizer = train_tokenizer([*train.texts, *own, *general], options.vocabulary)
     tokenizer.save(str(options.output_dir / "tokenizer.json"))
     texts = [*train.texts, *splice(train.texts, options.spliced, options.seed), *own]
     cache = options.output_dir / "targets.npy"
     if not cache.exists():
-        np.save(cache, soft_targets(teacher, encode(their_tokenizer, texts, options.max_length)))
+        targets = soft_targets(teacher, encode(their_tokenizer, texts, options.max_length))
+        with replacing(cache) as temporary, open(temporary, "wb") as file:
+            np.save(file, targets)
     targets = np.load(cache)
     embeddings = projected_embeddings(tokenizer, teacher, their_tokenizer, options.hidden_size, texts)
     student = small_bert(options, embeddings, options.seed)
