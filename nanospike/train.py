@@ -110,7 +110,14 @@ class Run:
                 if stage.name == position.get("stage"):
                     start, optimizer = position["step"], restored
                 summary[stage.name] = self._train_stage(stage, optimizer, start, summary)
+                if self.interrupted:
+                    self._stop(stage, summary[stage.name]["steps"])
         return summary
+
+    @staticmethod
+    def _stop(stage, step):
+        print(f"saved as of {stage.name} step {step}; --resume goes on from there", file=sys.stderr)
+        raise KeyboardInterrupt
 
     @contextmanager
     def _finishing_the_step_on_interrupt(self):
@@ -169,10 +176,9 @@ class Run:
             if options.save_every and (step + 1) % options.save_every == 0 and step + 1 < total:
                 self._save(stage.name, step + 1, optimizer, summary)
             del terms, grads, notes  # else this step's activations live through the next one
-            if self.interrupted:
+            if self.interrupted and step + 1 < total:
                 self._save(stage.name, step + 1, optimizer, summary)
-                print(f"saved as of {stage.name} step {step + 1}; --resume goes on from there", file=sys.stderr)
-                raise KeyboardInterrupt
+                self._stop(stage, step + 1)
         bar.close()
         result = {"steps": total, "loss": last_loss, "seconds": round(time.perf_counter() - began, 1)}
         self._save(stage.name, total, optimizer, summary | {stage.name: result})

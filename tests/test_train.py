@@ -233,13 +233,14 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(bad, tmp_path):
     assert [line["step"] for line in log_lines(tmp_path / "bad")] == [3, 6]
 
 
-def test_ctrl_c_finishes_the_step_and_saves(places, whole, tmp_path, monkeypatch, capsys):
-    """A real SIGINT within update 4, between two checkpoints: nothing is lost, and the run goes on from there."""
+@pytest.mark.parametrize("update", [4, 8])  # between two checkpoints; the last of all
+def test_ctrl_c_finishes_the_step_and_saves(update, places, whole, tmp_path, monkeypatch, capsys):
+    """A real SIGINT within an update: nothing is lost, and the run goes on from there."""
     whole_update, calls = AdamW.update, []
 
     def interrupted(self, *args):
         calls.append(1)
-        if len(calls) == 4:
+        if len(calls) == update:
             signal.raise_signal(signal.SIGINT)
         return whole_update(self, *args)
 
@@ -247,11 +248,12 @@ def test_ctrl_c_finishes_the_step_and_saves(places, whole, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(AdamW, "update", interrupted)
         assert run(finetune.main, *finetune_argv(places, tmp_path / "out")) == 130
-    assert "saved as of finetune step 4" in capsys.readouterr().err and len(calls) == 4
+    assert f"saved as of finetune step {update};" in capsys.readouterr().err and len(calls) == update
     assert signal.getsignal(signal.SIGINT) is before
     assert run(finetune.main, *finetune_argv(places, tmp_path / "out", "--resume")) == 0
     expected = contents(whole["finetune"])["model.safetensors"]
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == expected
+    assert log_lines(tmp_path / "out") == log_lines(whole["finetune"])
 
 
 def test_a_step_does_not_keep_the_last_ones_arrays(tmp_path):
