@@ -7,6 +7,8 @@ import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from . import __version__
 from .backend import krylov, library
 from .checkpoint import write_json
@@ -23,7 +25,7 @@ from .student import init_student, mean_rate
 from .tasks import find_task, read_split, score, training_texts
 from .text import encode_splits, encode_windows, load_tokenizer, read_lines, require_segments, save_tokenizer
 from .train import Run, Stage, TrainingOptions, begin, command
-from .tree import leaves
+from .tree import leaves, summed
 
 STAGES = ("general", "internal", "prediction")
 STAGE_EPOCHS = {"general": 1.0, "internal": 3.0, "prediction": 2.0}
@@ -159,7 +161,7 @@ def loss_terms(options, stage):
     }
 
 
-def gradients(teacher, student, options, stage):
+def gradients(teacher, student, options, stage, workers):
     """Stage.gradients of the distillation loss."""
     terms = loss_terms(options, stage) | {"temperature": options.temperature, "layer_map": options.layer_map or None}
     simulation = None
@@ -167,39 +169,45 @@ def gradients(teacher, student, options, stage):
         simulation = {"time_steps": max(options.time_steps), "drive": options.drive}
     failures = [0]
 
-    def step(batch, seed):
+    def part(batch, totals):
         inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
         out, _ = teacher.forward(*inputs, differentiable=False)
+        return student.gradients(
+            *inputs, out, adjoint_solver=options.adjoint_solver, simulation=simulation, totals=totals,
+            labels=batch.labels if terms["label_weight"] else None, **terms,
+        )  # fmt: skip
+
+    def step(batches, seed, totals):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # solves that fail are counted and logged below
-            result = student.gradients(
-                *inputs, out, adjoint_solver=options.adjoint_solver, simulation=simulation,
-                labels=batch.labels if terms["label_weight"] else None, **terms,
-            )  # fmt: skip
-        _count_failures(failures, result)
-        return result.terms, dict(leaves(result.grads)), lambda: notes(student, result, batch, failures[0])
+            results = workers.map(lambda batch: part(batch, totals), batches)
+        _count_failures(failures, results)
+        values = {name: sum(r.terms[name] for r in results) for name in results[0].terms}
+        grads = summed([dict(leaves(r.grads)) for r in results], workers)
+        return values, grads, lambda: notes(student, results, batches, failures[0])
 
     return step
 
 
-def _count_failures(failures, result):
-    records = [result.equilibrium] + ([result.adjoint] if result.adjoint else [])
-    bad = [r for r in records if not r.converged]
+def _count_failures(failures, results):
+    bad = [r for result in results for r in (result.equilibrium, result.adjoint) if r and not r.converged]
     failures[0] = failures[0] + 1 if bad else 0
     if failures[0] > MOST_FAILURES:
         raise Diverged(f"{failures[0]} batches in a row without convergence: {bad[0].message}")
 
 
-def notes(student, result, batch, failures):
-    """What a line of the log says about the student's state."""
+def notes(student, results, batches, failures):
+    """What a line of the log says about the student's state: over all parts of a batch."""
     spiking = student.config.activation != "ann"
-    values = {"mean_rate": mean_rate(result.equilibrium, batch.attention_mask) if spiking else None}
-    if result.adjoint is not None:
+    tokens = [int(b.attention_mask.sum()) for b in batches]
+    rates = [mean_rate(r.equilibrium, b.attention_mask) for r, b in zip(results, batches, strict=True) if spiking]
+    values = {"mean_rate": float(np.average(rates, weights=tokens)) if spiking else None}
+    if results[0].adjoint is not None:
         values |= {
-            "equilibrium_sweeps": result.equilibrium.iterations,
-            "equilibrium_residual": result.equilibrium.residual,
-            "adjoint_sweeps": result.adjoint.iterations,
-            "adjoint_residual": result.adjoint.residual,
+            "equilibrium_sweeps": max(r.equilibrium.iterations for r in results),
+            "equilibrium_residual": max(r.equilibrium.residual for r in results),
+            "adjoint_sweeps": max(r.adjoint.iterations for r in results),
+            "adjoint_residual": max(r.adjoint.residual for r in results),
             "failed_in_a_row": failures,
         }
     return values
@@ -264,7 +272,8 @@ def main(argv=None):
     student.directory = teacher.directory
     student.raw_config = {"id2label": task.id2label, "nanospike_version": __version__}
     begin(options)
-    summary = Run(options, student.parameters()).train(stages_of(options, teacher, student, data))
+    run = Run(options, student.parameters())
+    summary = run.train(stages_of(options, teacher, student, data, run.workers))
     student.save(options.output_dir)
     save_tokenizer(tokenizer, options.output_dir)
     results = evaluate(options, teacher, student, task, data["dev"])
@@ -276,9 +285,10 @@ def main(argv=None):
     print(f"{results['total_seconds']:.0f} s, {results['peak_memory_mb']:.0f} MB; saved in {options.output_dir}")
 
 
-def stages_of(options, teacher, student, data):
+def stages_of(options, teacher, student, data, workers):
     plan = zip(options.stages, options.epochs, options.learning_rate, strict=True)
-    return [Stage(name, data[name], gradients(teacher, student, options, name), n, rate) for name, n, rate in plan]
+    learn = {name: gradients(teacher, student, options, name, workers) for name in options.stages}
+    return [Stage(name, data[name], learn[name], epochs, rate) for name, epochs, rate in plan]
 
 
 def evaluate(options, teacher, student, task, dev_data):

@@ -15,7 +15,7 @@ from .models import load_teacher, with_classifier
 from .tasks import find_task, read_split, score
 from .text import encode_splits, load_tokenizer, require_segments, save_tokenizer
 from .train import Run, Stage, TrainingOptions, begin, command
-from .tree import leaves
+from .tree import leaves, summed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +27,11 @@ class Finetune(TrainingOptions):
     data_dir: Path = option("directory with train.tsv and dev.tsv, or the GLUE directory above it")
 
 
-def gradients(teacher):
+def gradients(teacher, workers):
     """Stage.gradients of the cross-entropy of the labels, with the dropout of the teacher's configuration."""
     xp, config = library(teacher.device), teacher.config
 
-    def step(batch, seed):
+    def part(batch, seed, totals):
         generator = random_generator(xp, seed)
         out, vjp = teacher.forward(
             batch.input_ids,
@@ -40,10 +40,15 @@ def gradients(teacher):
             drop=dropping(config.hidden_dropout_prob, generator),
             drop_attention=dropping(config.attention_probs_dropout_prob, generator),
         )
-        value, loss_vjp = label_loss(out.logits, batch.labels)
+        value, loss_vjp = label_loss(out.logits, batch.labels, totals)
         grads = {}
         vjp(None, None, loss_vjp(1.0), grads)
-        return {"labels": value}, dict(leaves(grads)), lambda: {"mean_rate": None}  # an ordinary BERT does not spike
+        return value, dict(leaves(grads))
+
+    def step(batches, seed, totals):
+        parts = workers.map(lambda i: part(batches[i], (*seed, i), totals), range(len(batches)))
+        terms = {"labels": sum(value for value, _ in parts)}
+        return terms, summed([grads for _, grads in parts], workers), lambda: {"mean_rate": None}  # it does not spike
 
     return step
 
@@ -65,8 +70,9 @@ def main(argv=None):
     teacher = with_classifier(teacher, task.num_labels, options.seed)
     teacher.raw_config |= {"id2label": task.id2label}
     started = time.perf_counter()
-    stage = Stage("finetune", data["train"], gradients(teacher), options.epochs, options.learning_rate)
-    Run(options, teacher.parameters()).train([stage])
+    run = Run(options, teacher.parameters())
+    stage = Stage("finetune", data["train"], gradients(teacher, run.workers), options.epochs, options.learning_rate)
+    run.train([stage])
     teacher.save(options.output_dir)
     save_tokenizer(tokenizer, options.output_dir)
     value = score(task, teacher_logits(teacher, data["dev"]), data["dev"].labels)

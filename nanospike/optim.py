@@ -10,8 +10,9 @@ import numpy as np
 
 from .backend import namespace
 from .tree import RowSum
+from .workers import ALONE
 
-CHUNK = 32768  # elements updated at a time, so that the passes of one update stay in a core's cache
+CHUNK = 8192  # elements updated at a time, so that the passes of one update stay in a core's cache
 
 
 class Diverged(RuntimeError):
@@ -51,7 +52,7 @@ class AdamW:
             raise ValueError(f"AdamW updates contiguous arrays in place; not contiguous: {', '.join(scattered)}")
         self.moments = {n: (p * 0, p * 0) for n, p in parameters.items()}
 
-    def update(self, grads, learning_rate, max_norm=None):
+    def update(self, grads, learning_rate, max_norm=None, workers=ALONE):
         """One step on {name: array or RowSum}; returns the gradients' norm before clipping.
 
         Raises Diverged, and changes nothing, if the norm is not finite.
@@ -61,17 +62,19 @@ class AdamW:
             raise Diverged(f"gradient norm is {norm} at update {self.step + 1}; lower --learning-rate")
         clip = min(1.0, max_norm / norm) if max_norm and norm > 0 else 1.0
         self.step += 1
-        for name, g in grads.items():
-            parameter, (mean, square) = self.parameters[name], self.moments[name]
-            decay = learning_rate * self.weight_decay if decays(name) else 0.0
-            if isinstance(g, RowSum):
-                rows, g = g.rows()
-                part = [parameter[rows], mean[rows], square[rows]]
-                self._move(*part, g, clip, learning_rate, decay)
-                parameter[rows], mean[rows], square[rows] = part
-            else:
-                self._move(parameter, mean, square, g, clip, learning_rate, decay)
+        workers.map(lambda name: self._update(name, grads[name], clip, learning_rate), grads)
         return norm
+
+    def _update(self, name, g, clip, learning_rate):
+        parameter, (mean, square) = self.parameters[name], self.moments[name]
+        decay = learning_rate * self.weight_decay if decays(name) else 0.0
+        if isinstance(g, RowSum):
+            rows, g = g.rows()
+            part = [parameter[rows], mean[rows], square[rows]]
+            self._move(*part, g, clip, learning_rate, decay)
+            parameter[rows], mean[rows], square[rows] = part
+        else:
+            self._move(parameter, mean, square, g, clip, learning_rate, decay)
 
     def _move(self, parameter, mean, square, g, clip, learning_rate, decay):
         xp = namespace(parameter, g)

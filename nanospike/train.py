@@ -22,11 +22,13 @@ import numpy as np
 from .backend import to_device
 from .checkpoint import read_json, read_tensors, replacing, require_empty, write_json, write_tensors
 from .config import InputError, flag, option, plain, require_at_least
+from .loss import Totals
 from .optim import AdamW, Diverged, linear_schedule
 from .text import batch_order, collate
+from .workers import Workers, shares
 
 KEEP_CHECKPOINTS = 2
-MAY_CHANGE = {"output_dir", "resume", "device", "log_every", "save_every"}  # on --resume
+MAY_CHANGE = {"output_dir", "resume", "device", "workers", "log_every", "save_every"}  # on --resume
 STAGE_SEEDS = {"finetune": 1, "general": 2, "internal": 3, "prediction": 4}
 
 
@@ -48,9 +50,10 @@ class TrainingOptions:
     resume: bool = option("go on from the last checkpoint in the output directory", False)
     seed: int = option("seed of initial weights, order of the data and dropout", 0)
     device: str = option("where to compute", "cpu", choices=("cpu", "cuda"))
+    workers: int = option("threads that share a batch on the CPU; 0: one per core", 0)
 
     def __post_init__(self):
-        require_at_least(self, batch_size=1, max_steps=0, max_length=3, log_every=1, save_every=0, seed=0)
+        require_at_least(self, workers=0, batch_size=1, max_steps=0, max_length=3, log_every=1, save_every=0, seed=0)
         require_at_least(self, learning_rate=0, weight_decay=0, clip_norm=0)
         if not 0 <= self.warmup <= 1:
             raise InputError(f"--warmup: found {self.warmup}, expected a share between 0 and 1")
@@ -62,8 +65,9 @@ class TrainingOptions:
 class Stage:
     """One stage of training on `data` (text.Encoded).
 
-    gradients(batch, rng_seed) -> (terms {name: 0-d array}, grads {name: array or RowSum}, notes: () -> dict of
-    numbers that are only worth computing for a line of the log).
+    gradients(batches, rng_seed, totals) -> (terms {name: 0-d array}, grads {name: array or RowSum}, notes: () -> dict of
+    numbers that are only worth computing for a line of the log), of one batch that comes in parts (text.Batch) and the
+    loss.Totals of the whole.
     """
 
     name: str
@@ -95,6 +99,7 @@ class Run:
 
     def __init__(self, options, parameters):
         self.options, self.parameters = options, parameters
+        self.workers = Workers(options.workers, options.device)
         self.directory = Path(options.output_dir)
         self.log_path = self.directory / "train_log.jsonl"
         self.interrupted = False
@@ -141,17 +146,16 @@ class Run:
 
     def _train_stage(self, stage, optimizer, start, summary):
         options, total = self.options, stage.steps(self.options)
-        batches, bar = stage.batches(options, start), progress(stage.name, total, start)
+        order, bar = stage.batches(options, start), progress(stage.name, total, start)
         began, last_loss = time.perf_counter(), math.nan
         window_time, window_examples, window_steps = began, 0, 0
         for step in range(start, total):
-            index = next(batches)
+            index = next(order)
             rate = stage.learning_rate * linear_schedule(step, total, int(options.warmup * total))
             try:
-                terms, grads, notes = stage.gradients(
-                    collate(stage.data, index, options.device), (options.seed, STAGE_SEEDS[stage.name], step)
-                )
-                norm = optimizer.update(grads, rate, options.clip_norm)
+                batches, totals = self._parts(stage.data, index)
+                terms, grads, notes = stage.gradients(batches, (options.seed, STAGE_SEEDS[stage.name], step), totals)
+                norm = optimizer.update(grads, rate, options.clip_norm, self.workers)
             except Diverged as error:
                 self._save(stage.name, step, optimizer, summary)
                 raise InputError(f"stage {stage.name}, step {step + 1}: {error}; saved as of step {step}") from None
@@ -183,6 +187,12 @@ class Run:
         result = {"steps": total, "loss": last_loss, "seconds": round(time.perf_counter() - began, 1)}
         self._save(stage.name, total, optimizer, summary | {stage.name: result})
         return result
+
+    def _parts(self, data, index):
+        """The examples `index` as one batch for each worker, and the totals of all of them."""
+        lengths = np.array([len(data.ids[i]) for i in index])
+        parts = [collate(data, index[s], self.options.device) for s in shares(lengths, self.workers.size)]
+        return parts, Totals(len(index), lengths.sum(), (lengths * lengths).sum())
 
     def _log(self, line):
         with open(self.log_path, "a", encoding="utf-8") as file:

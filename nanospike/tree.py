@@ -77,6 +77,27 @@ class RowSum:
         scatter_add(table, indices, rows)
         return table
 
+    def join(self, other):
+        """Take over the rows of another RowSum of the same table."""
+        self._indices += other._indices
+        self._rows += other._rows
+        self._merged = False
+
+
+def summed(parts, workers):
+    """The sum of gradients {name: array or RowSum} of several parts of a batch, in the arrays of the first."""
+    first, *others = parts
+
+    def add_up(name):
+        for other in others:
+            if isinstance(first[name], RowSum):
+                first[name].join(other[name])
+            else:
+                first[name] += other[name]
+
+    workers.map(add_up, first if others else ())
+    return first
+
 
 def dense_gradients(grads, parameters):
     """{name: array} for exactly the names of `parameters` ({name: array}); zeros where nothing was added."""

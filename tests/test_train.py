@@ -211,7 +211,7 @@ def toy(directory, gradients, epochs=3.0, **options):
     return job, Stage("finetune", data, gradients, epochs, 0.1)
 
 
-def ones(batch, seed, bad=None):
+def ones(batches, seed, totals, bad=None):
     value = 1.0 if bad is None or seed[2] + 1 != bad[0] else bad[1]
     grads = {"a.weight": np.ones((2, 2)), "b.bias": np.array([1.0, value, 1.0])}
     return {"toy": np.float64(seed[2])}, grads, lambda: {"mean_rate": 0.5}
@@ -221,7 +221,7 @@ def ones(batch, seed, bad=None):
 def test_a_gradient_that_is_not_finite_stops_before_the_update(bad, tmp_path):
     good, stage = toy(tmp_path / "good", ones, max_steps=4, learning_rate=0.1)
     good.train([stage])
-    job, stage = toy(tmp_path / "bad", lambda batch, seed: ones(batch, seed, (7, bad)))
+    job, stage = toy(tmp_path / "bad", lambda *step: ones(*step, bad=(7, bad)))
     stopped = {n: p for n, p in job.parameters.items()}
     with pytest.raises(InputError, match="stage finetune, step 7: gradient norm is .* saved as of step 6"):
         job.train([stage])
@@ -260,9 +260,9 @@ def test_a_step_does_not_keep_the_last_ones_arrays(tmp_path):
     """What a step computed is gone when the next one begins."""
     alive = []
 
-    def gradients(batch, seed):
+    def gradients(batches, seed, totals):
         assert all(reference() is None for reference in alive)
-        terms, grads, _ = ones(batch, seed)
+        terms, grads, _ = ones(batches, seed, totals)
         alive.extend(weakref.ref(g) for g in grads.values())
         return terms, grads, lambda: {"mean_rate": float(grads["b.bias"][0])}
 
@@ -293,9 +293,9 @@ def test_number_of_updates(epochs, most, steps, tmp_path):
 def test_every_example_once_an_epoch_and_another_order_in_the_next(tmp_path):
     seen = []
 
-    def record(batch, seed):
-        seen.extend(batch.index.tolist())
-        return ones(batch, seed)
+    def record(batches, seed, totals):
+        seen.extend(i for b in batches for i in b.index.tolist())
+        return ones(batches, seed, totals)
 
     job, stage = toy(tmp_path, record, 2.0)
     job.train([stage])
@@ -316,9 +316,9 @@ def test_stages_begin_with_fresh_moments(tmp_path):
     job, stage = toy(tmp_path, ones, 1.0, save_every=0)
     moments = []
 
-    def record(batch, seed):
+    def record(batches, seed, totals):
         moments.append(optimizers[-1].step)
-        return ones(batch, seed)
+        return ones(batches, seed, totals)
 
     optimizers, make = [], job._optimizer
     job._optimizer = lambda: optimizers.append(make()) or optimizers[-1]
