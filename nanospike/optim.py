@@ -12,7 +12,7 @@ from .backend import namespace
 from .tree import RowSum
 from .workers import ALONE
 
-CHUNK = 8192  # elements updated at a time, so that the passes of one update stay in a core's cache
+CHUNK = 32768  # elements updated at a time, so that the passes of one update stay in a core's cache
 
 
 class Diverged(RuntimeError):

@@ -65,9 +65,9 @@ class TrainingOptions:
 class Stage:
     """One stage of training on `data` (text.Encoded).
 
-    gradients(batches, rng_seed, totals) -> (terms {name: 0-d array}, grads {name: array or RowSum}, notes: () -> dict of
-    numbers that are only worth computing for a line of the log), of one batch that comes in parts (text.Batch) and the
-    loss.Totals of the whole.
+    gradients(batches, rng_seed, totals) -> (terms {name: 0-d array}, grads {name: array or RowSum}, notes: () -> dict
+    of numbers that are only worth computing for a line of the log), of one batch that comes in parts (text.Batch) and
+    the loss.Totals of the whole.
     """
 
     name: str
