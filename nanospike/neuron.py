@@ -38,23 +38,20 @@ def _is_one(v_th):
     return not hasattr(v_th, "shape") and v_th == 1
 
 
-def times_threshold(v_th, count):
-    """v_th * count, without the product where v_th is 1."""
-    return count if _is_one(v_th) else v_th * count
-
-
 def lower_threshold(v_th, initial):
     """Membrane at or below which a negative spike may be emitted: as far below the start as v_th is above it."""
     return (2 * initial - 1) * v_th
 
 
-def spike(membrane, count, *, v_th, spikes, lower):
-    """Spikes of one time step, -1, 0 or 1, from membranes that have received their current.
+def spike(membrane, count, *, v_th, spikes, lower, out=None):
+    """Spikes of one time step, -1, 0 or 1 (int8), from membranes that have received their current.
 
     `membrane` and `count` (the sum of a neuron's spikes so far) have the same shape; neither is changed. A
-    corrective neuron emits -1 only if its count is above 0, so that its rate stays in [0, 1].
+    corrective neuron emits -1 only if its count is above 0, so that its rate stays in [0, 1]. out: int8 buffer to use.
     """
-    emitted = (membrane >= v_th).astype(membrane.dtype)
+    xp = namespace(membrane)
+    emitted = xp.empty(membrane.shape, xp.int8) if out is None else out
+    xp.greater_equal(membrane, v_th, out=emitted.view(xp.bool_))  # 0 and 1 are the same bytes either way
     if spikes == "corrective":
         emitted -= (membrane <= lower) & (count > 0)
     elif spikes == "signed":
@@ -62,14 +59,19 @@ def spike(membrane, count, *, v_th, spikes, lower):
     return emitted
 
 
-def membrane_step(membrane, current, count, *, v_th=1.0, leak=1.0, spikes="binary", lower=0.0):
-    """One time step, in place on `membrane`: leak, receive `current`, spike, soft reset. Returns the spikes.
+def subtract_spent(membrane, spikes, v_th):
+    """membrane -= v_th * spikes, without the product where v_th is 1; spikes is of the membrane's dtype, or int8."""
+    membrane -= spikes if _is_one(v_th) else v_th * spikes
+
+
+def membrane_step(membrane, current, count, *, v_th=1.0, leak=1.0, spikes="binary", lower=0.0, out=None):
+    """One time step, in place on `membrane`: leak, receive `current`, spike, soft reset. Returns the spikes (int8).
 
     u <- leak u + I;  s = spike(u);  u <- u - v_th s.   `leak` 1 is IF, below 1 LIF.
     """
     if leak != 1:
         membrane *= leak
     membrane += current
-    emitted = spike(membrane, count, v_th=v_th, spikes=spikes, lower=lower)
-    membrane -= times_threshold(v_th, emitted)
+    emitted = spike(membrane, count, v_th=v_th, spikes=spikes, lower=lower, out=out)
+    subtract_spent(membrane, emitted, v_th)
     return emitted

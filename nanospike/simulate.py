@@ -7,14 +7,18 @@ Each population holds membranes and spike counts and turns the current it is giv
                            sends the change of its accumulated output (Wang et al. 2024, arXiv 2406.03470, for the idea)
 
 Feed-forward input is this step's, feedback the last step's. Time steps are counted from 1.
+
+Anytime inference: an example whose decision is stable leaves the batch, with all its neurons (`margin` of simulate).
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from .backend import namespace, to_host
 from .config import InputError
-from .neuron import SPIKES, lower_threshold, membrane_step, spike, times_threshold
+from .neuron import SPIKES, lower_threshold, membrane_step, spike, subtract_spent
 
 DRIVES = ("differential", "instant")
 
@@ -23,8 +27,9 @@ DRIVES = ("differential", "instant")
 class Simulation:
     """logits: time step -> (B, C) from the ASR so far. rates: population -> (B, L, width), ASR at the last step.
 
-    spike_counts: population -> (B,) spikes of real tokens, +1 and -1 both counted. output_rates: recorded time
-    step -> (B, L, D), ASR of the last encoder's output neurons.
+    spike_counts: population -> (B,) int64 spikes of real tokens, +1 and -1 both counted. output_rates: recorded time
+    step -> (B, L, D), ASR of the last encoder's output neurons. steps (B,) int64 on the host: how many each example
+    ran; of one that stopped early, everything is as of then.
     """
 
     logits: dict
@@ -32,15 +37,50 @@ class Simulation:
     spike_counts: dict
     output_rates: dict
     time_steps: int
+    steps: Any
+
+
+class Population:
+    """The neurons of one population: membrane, count and what they sent last, arrays of the current's shape.
+
+    count is an integer type that time_steps fit into; membrane and sent are of the current's dtype. fired: the spikes
+    of both signs, if they differ from the count; weighted: the leak-weighted sum of spikes, of leaky neurons.
+    """
+
+    def __init__(self, current, start, time_steps, signed, leaky):
+        xp = namespace(current)
+        kind = xp.int16 if time_steps < 2**15 else xp.int32
+        self.membrane, self.sent = xp.empty_like(current), xp.empty_like(current)
+        self.membrane[...] = start
+        self.emitted, self.count = xp.empty(current.shape, xp.int8), xp.zeros(current.shape, kind)
+        self.fired = xp.zeros(current.shape, kind) if signed else self.count
+        self.weighted = xp.zeros_like(current) if leaky else None
+
+    def tally(self, leak):
+        self.count += self.emitted
+        if self.fired is not self.count:
+            self.fired += abs(self.emitted)
+        if self.weighted is not None:
+            self.weighted *= leak
+            self.weighted += self.emitted
+
+    def keep(self, rows):
+        """Go on with these examples only."""
+        alias = self.fired is self.count
+        for name, array in vars(self).items():
+            setattr(self, name, array[rows] if array is not None else None)
+        if alias:
+            self.fired = self.count
 
 
 class Neurons:
     """The state of all populations, and the `fire` that advances each by one time step when its current arrives.
 
-    thresholds: {population: array} of those that do not fire at v_th.
+    thresholds: {population: array} of those that do not fire at v_th. What a population sends is overwritten at its next
+    step: nothing is allocated per step.
     """
 
-    def __init__(self, *, drive, v_th, leak, spikes, initial, thresholds=None):
+    def __init__(self, *, drive, v_th, leak, spikes, initial, thresholds=None, time_steps=2**15):
         if drive not in DRIVES:
             raise InputError(f"drive: found {drive!r}, expected one of {', '.join(DRIVES)}")
         if spikes not in SPIKES:
@@ -49,10 +89,10 @@ class Neurons:
             raise InputError(f"initial: found {initial}, expected a fraction of v_th, at least 0 and below 1")
         if drive == "differential" and leak != 1:
             raise InputError(f"drive differential: for IF neurons only (leak 1), found leak {leak}; use instant")
-        self.drive, self.v_th, self.leak, self.spikes, self.initial = drive, v_th, leak, spikes, initial
-        self.thresholds = thresholds or {}
-        self.step, self.norm = 0, 0.0
-        self.count, self.membrane, self.weighted, self.emitted = {}, {}, {}, {}
+        self.v_th, self.leak, self.spikes, self.initial = v_th, leak, spikes, initial
+        self.thresholds, self.time_steps = thresholds or {}, time_steps
+        self.fire = self._differential if drive == "differential" else self._instant
+        self.step, self.norm, self.populations = 0, 0.0, {}
 
     def advance(self):
         """Begin the next time step."""
@@ -60,81 +100,133 @@ class Neurons:
         self.norm = self.leak * self.norm + 1
 
     def __call__(self, population, current):
-        if population not in self.count:
-            self.count[population] = current * 0
-            self.emitted[population] = current * 0 if self.spikes != "binary" else None
-        fire = self._differential if self.drive == "differential" else self._instant
-        return fire(population, current), None
-
-    def _differential(self, population, current):
-        """What a neuron has received by now telescopes to t g(a[t]): its membrane is that, less what it has spent."""
-        count, v_th = self.count[population], self.thresholds.get(population, self.v_th)
-        membrane = self.step * current
-        membrane += self.initial * v_th
-        membrane -= times_threshold(v_th, count)
-        lower = lower_threshold(v_th, self.initial)
-        emitted = spike(membrane, count, v_th=v_th, spikes=self.spikes, lower=lower)
-        self._tally(population, emitted)
-        return count / self.step
-
-    def _instant(self, population, current):
         v_th = self.thresholds.get(population, self.v_th)
-        if population not in self.membrane:
-            self.membrane[population] = current * 0 + self.initial * v_th
-        emitted = membrane_step(
-            self.membrane[population],
-            current,
-            self.count[population],
-            v_th=v_th,
-            leak=self.leak,
-            spikes=self.spikes,
-            lower=lower_threshold(v_th, self.initial),
-        )
-        self._tally(population, emitted)
-        return emitted
+        state = self.populations.get(population)
+        if state is None:
+            start, signed = self.initial * v_th, self.spikes != "binary"
+            state = Population(current, start, self.time_steps, signed, self.leak != 1)
+            self.populations[population] = state
+        self.fire(state, current, v_th, lower_threshold(v_th, self.initial))
+        return state.sent, None
 
-    def _tally(self, population, emitted):
-        self.count[population] += emitted
-        if self.emitted[population] is not None:
-            self.emitted[population] += abs(emitted)
-        if self.leak != 1:
-            old = self.weighted.get(population)
-            self.weighted[population] = emitted if old is None else self.leak * old + emitted
+    def _differential(self, state, current, v_th, lower):
+        """What a neuron has received by now telescopes to t g(a[t]): its membrane is that, less what it has spent."""
+        namespace(current).multiply(current, self.step, out=state.membrane)
+        state.membrane += self.initial * v_th
+        state.sent[...] = state.count
+        subtract_spent(state.membrane, state.sent, v_th)
+        spike(state.membrane, state.count, v_th=v_th, spikes=self.spikes, lower=lower, out=state.emitted)
+        state.tally(self.leak)
+        state.sent[...] = state.count
+        state.sent /= self.step
+
+    def _instant(self, state, current, v_th, lower):
+        options = {"v_th": v_th, "leak": self.leak, "spikes": self.spikes, "lower": lower, "out": state.emitted}
+        membrane_step(state.membrane, current, state.count, **options)
+        state.tally(self.leak)
+        state.sent[...] = state.emitted
 
     def rate(self, population):
-        """ASR so far: sum_i leak^(t-i) s[i] / sum_i leak^(t-i)."""
-        if self.leak != 1:
-            return self.weighted[population] / self.norm
-        return self.count[population] / self.step
+        """ASR so far, a fresh array: sum_i leak^(t-i) s[i] / sum_i leak^(t-i)."""
+        state = self.populations[population]
+        if state.weighted is not None:
+            return state.weighted / self.norm
+        return state.count.astype(state.membrane.dtype) / self.step
 
-    def spike_counts(self, mask):
-        """{population: (B,)} over the real tokens of mask (B, L)."""
-        counts = {}
-        for name, count in self.count.items():
-            fired = count if self.emitted[name] is None else self.emitted[name]
-            counts[name] = (fired.sum(axis=2) * mask).sum(axis=1)
-        return counts
+    def spikes_fired(self, population, mask):
+        """Spikes of the real tokens of mask (B, L) so far: (B,) int64."""
+        fired = self.populations[population].fired
+        return (fired.sum(axis=2, dtype="int64") * mask).sum(axis=1)
+
+    def keep(self, rows):
+        for state in self.populations.values():
+            state.keep(rows)
 
 
-def simulate(sweep, classify, mask, neurons, *, last, time_steps, record, feedback=False):
-    """Run the network for `time_steps` steps: a Simulation.
+def simulate(network, neurons, *, last, time_steps, record, margin=None):
+    """Run a network for `time_steps` steps: a Simulation.
 
-    sweep(fire, fed_back, differentiable=False) sends currents through all populations; fed_back is None or the activity
-    (B, L, D) of the population `last` after the step before. classify(rates) -> logits. record: time steps whose logits
-    are kept.
+    network: sweep(fire, fed_back, differentiable=False) sends currents through all populations, where fed_back is None or
+    the activity (B, L, D) of the population `last` after the step before; classify(rates) -> (logits, vjp); mask (B, L);
+    keep(rows) is the network of some examples; config.feedback. record: time steps whose logits are kept. margin: an
+    example stops when its best logit leads by this much at a recorded step; None: none does.
     """
     record = checked_record(record, time_steps)
-    logits, outputs, fed_back = {}, {}, None
+    results, fed_back = _Results(network, neurons, last, time_steps), None
     for step in range(1, time_steps + 1):
         neurons.advance()
-        trace = sweep(neurons, fed_back, differentiable=False)
-        if feedback:
+        trace = network.sweep(neurons, fed_back, differentiable=False)
+        if network.config.feedback:
             fed_back = trace.hidden_states[-1]
-        if step in record:
-            outputs[step] = neurons.rate(last)
-            logits[step] = classify(outputs[step])
-    rates = {name: neurons.rate(name) for name in neurons.count}
-    return Simulation(logits, rates, neurons.spike_counts(mask), outputs, time_steps)
+        if step not in record:
+            continue
+        logits = results.record(network, step)
+        rows = None if margin is None or step == time_steps else np.flatnonzero(~decided(logits, margin))
+        if rows is not None and len(rows) < len(logits):
+            results.leave(network, rows, step)
+            if not len(rows):
+                break
+            index = namespace(logits).asarray(rows)
+            network, fed_back = network.keep(index), None if fed_back is None else fed_back[index]
+            neurons.keep(index)
+    return results.finish(network, record)
+
+
+def decided(logits, margin):
+    """Whether each example's best logit leads the next by `margin` at least: (B,) bool on the host.   (B, C)
+
+    One output (a regression) never decides.
+    """
+    ordered = np.sort(to_host(logits), axis=1)
+    if ordered.shape[1] < 2:
+        return np.zeros(len(ordered), bool)
+    return ordered[:, -1] - ordered[:, -2] >= margin
+
+
+class _Results:
+    """What is known of every example of the batch; `rows` are those that still run."""
+
+    def __init__(self, network, neurons, last, time_steps):
+        self.neurons, self.last, self.time_steps = neurons, last, time_steps
+        self.steps = np.full(len(network.mask), time_steps)
+        self.rows, self.logits, self.outputs, self.rates, self.fired = np.arange(len(network.mask)), {}, {}, {}, {}
+        self.latest = None
+
+    def record(self, network, step):
+        """Logits of the examples that still run; those that stopped keep theirs."""
+        rates = self.neurons.rate(self.last)
+        logits, _ = network.classify(rates)
+        self.logits[step] = self._whole(logits, self.latest and self.latest[0])
+        self.outputs[step] = self._whole(rates, self.latest and self.latest[1])
+        self.latest = self.logits[step], self.outputs[step]
+        return logits
+
+    def leave(self, network, rows, step):
+        """The examples other than `rows`, of those that run, stop at this step."""
+        gone = np.setdiff1d(np.arange(len(self.rows)), rows)
+        self.steps[self.rows[gone]] = step
+        self._collect(network.mask)
+        self.rows = self.rows[rows]
+
+    def finish(self, network, record):
+        if len(self.rows):
+            self._collect(network.mask)
+        for step in record - self.logits.keys():  # nobody ran so long
+            self.logits[step], self.outputs[step] = self.latest
+        return Simulation(self.logits, self.rates, self.fired, self.outputs, self.time_steps, self.steps)
+
+    def _collect(self, mask):
+        for name in self.neurons.populations:
+            self.rates[name] = self._whole(self.neurons.rate(name), self.rates.get(name))
+            self.fired[name] = self._whole(self.neurons.spikes_fired(name, mask), self.fired.get(name))
+
+    def _whole(self, part, before):
+        """The values `part` of the examples that run, with those of `before` for the others."""
+        if len(self.rows) == len(self.steps):
+            return part
+        whole = before.copy()
+        whole[namespace(part).asarray(self.rows)] = part
+        return whole
 
 
 def checked_record(record, time_steps):

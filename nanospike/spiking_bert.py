@@ -6,7 +6,7 @@ sweep; the gradient needs mu with (I - K^T) mu = b, K = dF/dz, each product one 
 gradients (the reduced adjoint; Xiao et al. 2021, arXiv 2109.14247, for the idea).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -110,6 +110,10 @@ class Network:
             current = current + self.return_current(fed_back)[0]
         layers = self.tree["encoder"]["layer"]
         return bert.encoders(current, layers, self.config, self.mask, fire, differentiable=differentiable)
+
+    def keep(self, rows):
+        """The network on some examples of the batch (rows: their indices); not differentiable."""
+        return replace(self, current=self.current[rows], embed_vjp=None, mask=self.mask[rows])
 
     def rate_neurons(self):
         return rate_neurons(self.config, thresholds(self.tree))

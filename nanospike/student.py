@@ -108,17 +108,18 @@ class Student:
 
     def simulate(
         self, input_ids, attention_mask=None, token_type_ids=None, time_steps=64, drive="differential", spikes=None,
-        initial=None, record=(8, 16, 32, 64),
+        initial=None, record=(8, 16, 32, 64), margin=None,
     ):  # fmt: skip
         """Run `time_steps` steps spike by spike: a simulate.Simulation.
 
         spikes: "binary", "corrective", "signed" (None: the config's); initial: membranes at the start as a fraction
-        of v_th (None: 0.5); record: time steps whose logits are kept, besides the last.
+        of v_th (None: 0.5); record: time steps whose logits are kept, besides the last; margin: an example whose best
+        logit leads by this much at a recorded step stops there (anytime inference; None: all run to the end).
         """
         network = self._network(*self._checked(input_ids, attention_mask, token_type_ids))
-        return self._simulate(network, time_steps, drive, spikes, initial, record)
+        return self._simulate(network, time_steps, drive, spikes, initial, record, margin)
 
-    def _simulate(self, network, time_steps, drive="differential", spikes=None, initial=None, record=()):
+    def _simulate(self, network, time_steps, drive="differential", spikes=None, initial=None, record=(), margin=None):
         config = self.config
         if config.activation == "ann":
             raise InputError("simulate: this student is an ordinary BERT (activation ann): it has no spikes")
@@ -129,17 +130,10 @@ class Student:
             spikes=spikes or config.spikes,
             initial=0.5 if initial is None else initial,
             thresholds=spiking_bert.thresholds(self.tree),
-        )
-        return simulate(
-            network.sweep,
-            lambda rates: network.classify(rates)[0],
-            network.mask,
-            neurons,
-            last=f"encoder.{config.num_hidden_layers - 1}.output",
             time_steps=time_steps,
-            record=record,
-            feedback=config.feedback,
         )
+        last = f"encoder.{config.num_hidden_layers - 1}.output"
+        return simulate(network, neurons, last=last, time_steps=time_steps, record=record, margin=margin)
 
     @staticmethod
     def _states_at(network, rates):
