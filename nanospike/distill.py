@@ -11,7 +11,8 @@ from . import __version__
 from .backend import krylov, library
 from .checkpoint import write_json
 from .config import InputError, StudentConfig, flag, option, parse, require_at_least
-from .inference import bundled, evaluate_student, peak_memory_mb, table, teacher_logits
+from .glue import TASK_HELP, run_tasks
+from .inference import bundled, evaluate_student, nested, peak_memory_mb, table, with_teacher
 from .loss import teacher_layers
 from .models import load_teacher
 from .neuron import SPIKES
@@ -20,9 +21,9 @@ from .report import write_report
 from .simulate import DRIVES
 from .solve import ADJOINT_METHODS
 from .student import init_student, mean_rate
-from .tasks import find_task, read_split, score, training_texts
+from .tasks import find_task, read_splits, training_texts
 from .text import encode_splits, encode_windows, load_tokenizer, read_lines, require_segments, save_tokenizer
-from .train import Run, Stage, TrainingOptions, begin, command
+from .train import Run, Stage, TrainingOptions, begin, command, require_startable
 from .tree import leaves
 
 STAGES = ("general", "internal", "prediction")
@@ -39,7 +40,7 @@ class Distill(TrainingOptions):
     """
 
     teacher: Path | None = option("directory of a BERT with a classifier; without one, the bundled teacher", None)
-    task: str = option("GLUE task, such as sst-2; opinions: the bundled text", "opinions")
+    task: str = option(TASK_HELP + "; opinions: the bundled text", "opinions")
     data_dir: Path | None = option("directory of the task's data, or the GLUE directory above it", None)
     output_dir: Path = option(
         "directory to write to; must be empty or absent, unless --resume", Path("nanospike-student")
@@ -231,14 +232,14 @@ def require_usable(options, teacher, task):
 
 
 def read_data(options, teacher, task):
-    """({stage: Encoded, "dev": Encoded}, tokenizer), everything that a run reads."""
+    """({stage: Encoded, "dev" (and "dev_mismatched"): Encoded}, tokenizer), everything that a run reads."""
     tokenizer = load_tokenizer(teacher.directory, teacher.config.vocab_size)
-    texts, dev = training_texts(task, options.data_dir), read_split(task, options.data_dir, "dev")
+    texts, devs = training_texts(task, options.data_dir), read_splits(task, options.data_dir, "dev")
     if options.labels and texts.labels is None:
         raise InputError(f"--labels: the training texts of {task.name} have no labels")
     paragraphs = read_lines(options.corpus) if "general" in options.stages else []
     length = min(options.max_length, teacher.config.max_position_embeddings)
-    data = encode_splits(tokenizer, {"internal": texts, "dev": dev}, length)
+    data = encode_splits(tokenizer, {"internal": texts} | devs, length)
     require_segments(data["internal"], teacher.config, teacher.directory)
     data["prediction"] = data["internal"]
     if paragraphs:
@@ -246,14 +247,19 @@ def read_data(options, teacher, task):
     return data, tokenizer
 
 
-def main(argv=None):
-    options = parse(Distill, argv, prog="python -m nanospike.distill")
+def prepare(options):
+    """All that the run reads, checked: the arguments of run."""
     began = time.perf_counter()
     task = find_task(options.task)
     teacher = load_teacher(options.teacher or bundled("teacher"), options.device)
     options = resolved(options, teacher)
     require_usable(options, teacher, task)
     data, tokenizer = read_data(options, teacher, task)
+    require_startable(options)
+    return began, options, task, teacher, data, tokenizer
+
+
+def run(began, options, task, teacher, data, tokenizer):
     student = init_student(
         student_config(options, teacher, task),
         teacher if options.init == "teacher" else None,
@@ -267,13 +273,18 @@ def main(argv=None):
     summary = Run(options, student.parameters()).train(stages_of(options, teacher, student, data))
     student.save(options.output_dir)
     save_tokenizer(tokenizer, options.output_dir)
-    results = evaluate(options, teacher, student, task, data["dev"])
+    results = evaluate(options, teacher, student, task, data)
     results |= {"training": summary, "total_seconds": round(time.perf_counter() - began, 1)}
     write_json(options.output_dir / "train_results.json", summary | {"peak_memory_mb": peak_memory_mb()})
     write_json(options.output_dir / "eval_results.json", results)
     write_report(options.output_dir, results)
     print(table(results))
     print(f"{results['total_seconds']:.0f} s, {results['peak_memory_mb']:.0f} MB; saved in {options.output_dir}")
+    return results
+
+
+def main(argv=None):
+    run_tasks(parse(Distill, argv, prog="python -m nanospike.distill"), prepare, run, models=("teacher",))
 
 
 def stages_of(options, teacher, student, data):
@@ -281,10 +292,13 @@ def stages_of(options, teacher, student, data):
     return [Stage(name, data[name], gradients(teacher, student, options, name), n, rate) for name, n, rate in plan]
 
 
-def evaluate(options, teacher, student, task, dev_data):
+def evaluate(options, teacher, student, task, data):
     print("evaluating at equilibrium and spike by spike ...", file=sys.stderr)
-    results = evaluate_student(student, task, dev_data, options.time_steps, drive=options.drive)
-    return {"teacher": score(task, teacher_logits(teacher, dev_data), dev_data.labels)} | results
+    found = {}
+    for name in (n for n in data if n.startswith("dev")):
+        results = evaluate_student(student, task, data[name], options.time_steps, drive=options.drive)
+        found[name] = with_teacher(results, task, teacher, data[name])
+    return nested(found)
 
 
 if __name__ == "__main__":

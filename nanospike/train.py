@@ -310,12 +310,17 @@ def _one_line(error):
     return " ".join(str(error).split())
 
 
-def begin(options):
-    """Print and save the resolved options; the output directory, empty unless --resume, exists from here on."""
+def require_startable(options):
+    """InputError unless the output directory is empty, or on --resume has a checkpoint of the same run."""
     if options.resume:
         last_checkpoint(options)
     else:
         require_empty(options.output_dir)
+
+
+def begin(options):
+    """Print and save the resolved options; the output directory, empty unless --resume, exists from here on."""
+    require_startable(options)
     Path(options.output_dir).mkdir(parents=True, exist_ok=True)
     announce(options)
     write_json(Path(options.output_dir) / "training_args.json", plain(options))

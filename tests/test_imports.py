@@ -16,11 +16,12 @@ ORDER = [
     ["config"],
     ["backend"],
     ["tree", "checkpoint", "solve"],
-    ["ops", "neuron", "optim", "text", "report"],
+    ["ops", "neuron", "optim", "text", "report", "metrics"],
     ["loss", "simulate", "tasks", "bert", "train"],
     ["spiking_bert", "models"],
     ["student"],
     ["inference"],
+    ["glue"],
     ["distill", "finetune", "evaluate", "predict"],
 ]
 RANK = {name: row for row, names in enumerate(ORDER) for name in names}
