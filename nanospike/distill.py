@@ -15,6 +15,7 @@ from .glue import TASK_HELP, run_tasks
 from .inference import bundled, evaluate_student, nested, peak_memory_mb, table, with_teacher
 from .loss import teacher_layers
 from .models import load_teacher
+from .monitor import PROBE_STEPS, Monitor, gap_probe
 from .neuron import SPIKES
 from .optim import Diverged
 from .report import write_report
@@ -87,10 +88,16 @@ class Distill(TrainingOptions):
     time_steps: tuple[int, ...] = option(
         "time steps at which the student is evaluated; the largest is that of --forward spikes", (2, 4, 8, 16, 32, 64)
     )
+    probe_every: int = option(
+        f"updates per measurement of the equilibrium gap (T = {PROBE_STEPS}, a fixed batch), for the next line of the "
+        "log; 0: none",
+        100,
+    )
     adjoint_solver: str = option("solver of the adjoint system, with feedback", "gmres", choices=ADJOINT_METHODS)
 
     def __post_init__(self):
         super().__post_init__()
+        require_at_least(self, probe_every=0)
         if self.data_dir is None and self.task != "opinions":
             raise InputError(f"--data-dir: needed for --task {self.task}")
         if "general" in self.stages and not self.corpus:
@@ -160,8 +167,15 @@ def loss_terms(options, stage):
     }
 
 
-def gradients(teacher, student, options, stage):
-    """Stage.gradients of the distillation loss."""
+def monitor_of(student, options, stage, data):
+    """The Monitor of a stage on `data` (text.Encoded); None for an ann student."""
+    if student.config.activation == "ann":
+        return None
+    return Monitor(stage, gap_probe(student, data, options.drive), options.probe_every, options.log_every)
+
+
+def gradients(teacher, student, options, stage, monitor=None):
+    """Stage.gradients of the distillation loss. monitor: a monitor.Monitor."""
     terms = loss_terms(options, stage) | {"temperature": options.temperature, "layer_map": options.layer_map or None}
     simulation = None
     if options.forward == "spikes":
@@ -178,7 +192,11 @@ def gradients(teacher, student, options, stage):
                 labels=batch.labels if terms["label_weight"] else None, **terms,
             )  # fmt: skip
         _count_failures(failures, result)
-        return result.terms, dict(leaves(result.grads)), lambda: notes(student, result, batch, failures[0])
+        return (
+            result.terms,
+            dict(leaves(result.grads)),
+            lambda: notes(student, result, batch, failures[0], monitor, seed[-1] + 1),
+        )
 
     return step
 
@@ -191,8 +209,8 @@ def _count_failures(failures, result):
         raise Diverged(f"{failures[0]} batches in a row without convergence: {bad[0].message}")
 
 
-def notes(student, result, batch, failures):
-    """What a line of the log says about the student's state."""
+def notes(student, result, batch, failures, monitor=None, step=0):
+    """What a line of the log after update `step` says about the student's state."""
     spiking = student.config.activation != "ann"
     values = {"mean_rate": mean_rate(result.equilibrium, batch.attention_mask) if spiking else None}
     if result.adjoint is not None:
@@ -203,6 +221,8 @@ def notes(student, result, batch, failures):
             "adjoint_residual": result.adjoint.residual,
             "failed_in_a_row": failures,
         }
+    if monitor is not None:
+        values |= monitor.notes(result.equilibrium.rates, batch.attention_mask, step)
     return values
 
 
@@ -289,7 +309,9 @@ def main(argv=None):
 
 def stages_of(options, teacher, student, data):
     plan = zip(options.stages, options.epochs, options.learning_rate, strict=True)
-    return [Stage(name, data[name], gradients(teacher, student, options, name), n, rate) for name, n, rate in plan]
+    watch = {name: monitor_of(student, options, name, data[name]) for name in options.stages}
+    step = {name: gradients(teacher, student, options, name, watch[name]) for name in options.stages}
+    return [Stage(name, data[name], step[name], n, rate) for name, n, rate in plan]
 
 
 def evaluate(options, teacher, student, task, data):

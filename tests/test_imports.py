@@ -18,7 +18,7 @@ ORDER = [
     ["tree", "checkpoint", "solve"],
     ["ops", "neuron", "optim", "text", "report", "metrics"],
     ["loss", "simulate", "tasks", "bert", "train"],
-    ["spiking_bert", "models"],
+    ["spiking_bert", "models", "monitor"],
     ["student"],
     ["inference"],
     ["glue"],
