@@ -13,18 +13,20 @@ from . import __version__
 from .backend import krylov, library
 from .checkpoint import write_json
 from .config import InputError, StudentConfig, flag, option, parse, require_at_least
-from .inference import bundled, evaluate_student, peak_memory_mb, table, teacher_logits
+from .glue import TASK_HELP, run_tasks
+from .inference import bundled, evaluate_student, nested, peak_memory_mb, table, with_teacher
 from .loss import teacher_layers
 from .models import load_teacher
+from .monitor import PROBE_STEPS, Monitor, gap_probe
 from .neuron import SPIKES
 from .optim import Diverged
 from .report import write_report
 from .simulate import DRIVES
 from .solve import ADJOINT_METHODS
 from .student import init_student, mean_rate
-from .tasks import find_task, read_split, score, training_texts
+from .tasks import find_task, read_splits, training_texts
 from .text import encode_splits, encode_windows, load_tokenizer, read_lines, require_segments, save_tokenizer
-from .train import Run, Stage, TrainingOptions, begin, command
+from .train import Run, Stage, TrainingOptions, begin, command, require_startable
 from .tree import leaves, summed
 
 STAGES = ("general", "internal", "prediction")
@@ -41,7 +43,7 @@ class Distill(TrainingOptions):
     """
 
     teacher: Path | None = option("directory of a BERT with a classifier; without one, the bundled teacher", None)
-    task: str = option("GLUE task, such as sst-2; opinions: the bundled text", "opinions")
+    task: str = option(TASK_HELP + "; opinions: the bundled text", "opinions")
     data_dir: Path | None = option("directory of the task's data, or the GLUE directory above it", None)
     output_dir: Path = option(
         "directory to write to; must be empty or absent, unless --resume", Path("nanospike-student")
@@ -88,10 +90,16 @@ class Distill(TrainingOptions):
     time_steps: tuple[int, ...] = option(
         "time steps at which the student is evaluated; the largest is that of --forward spikes", (2, 4, 8, 16, 32, 64)
     )
+    probe_every: int = option(
+        f"updates per measurement of the equilibrium gap (T = {PROBE_STEPS}, a fixed batch), for the next line of the "
+        "log; 0: none",
+        100,
+    )
     adjoint_solver: str = option("solver of the adjoint system, with feedback", "gmres", choices=ADJOINT_METHODS)
 
     def __post_init__(self):
         super().__post_init__()
+        require_at_least(self, probe_every=0)
         if self.data_dir is None and self.task != "opinions":
             raise InputError(f"--data-dir: needed for --task {self.task}")
         if "general" in self.stages and not self.corpus:
@@ -161,8 +169,15 @@ def loss_terms(options, stage):
     }
 
 
-def gradients(teacher, student, options, stage, workers):
-    """Stage.gradients of the distillation loss."""
+def monitor_of(student, options, stage, data):
+    """The Monitor of a stage on `data` (text.Encoded); None for an ann student."""
+    if student.config.activation == "ann":
+        return None
+    return Monitor(stage, gap_probe(student, data, options.drive), options.probe_every, options.log_every)
+
+
+def gradients(teacher, student, options, stage, workers, monitor=None):
+    """Stage.gradients of the distillation loss. monitor: a monitor.Monitor."""
     terms = loss_terms(options, stage) | {"temperature": options.temperature, "layer_map": options.layer_map or None}
     simulation = None
     if options.forward == "spikes":
@@ -184,7 +199,7 @@ def gradients(teacher, student, options, stage, workers):
         _count_failures(failures, results)
         values = {name: sum(r.terms[name] for r in results) for name in results[0].terms}
         grads = summed([dict(leaves(r.grads)) for r in results], workers)
-        return values, grads, lambda: notes(student, results, batches, failures[0])
+        return values, grads, lambda: notes(student, results, batches, failures[0], monitor, seed[-1] + 1)
 
     return step
 
@@ -196,8 +211,8 @@ def _count_failures(failures, results):
         raise Diverged(f"{failures[0]} batches in a row without convergence: {bad[0].message}")
 
 
-def notes(student, results, batches, failures):
-    """What a line of the log says about the student's state: over all parts of a batch."""
+def notes(student, results, batches, failures, monitor=None, step=0):
+    """What a line of the log after update `step` says about the student's state: over all parts of a batch."""
     spiking = student.config.activation != "ann"
     tokens = [int(b.attention_mask.sum()) for b in batches]
     rates = [mean_rate(r.equilibrium, b.attention_mask) for r, b in zip(results, batches, strict=True) if spiking]
@@ -210,6 +225,9 @@ def notes(student, results, batches, failures):
             "adjoint_residual": max(r.adjoint.residual for r in results),
             "failed_in_a_row": failures,
         }
+    if monitor is not None:
+        parts = [(r.equilibrium.rates, b.attention_mask) for r, b in zip(results, batches, strict=True)]
+        values |= monitor.notes(parts, step)
     return values
 
 
@@ -239,14 +257,14 @@ def require_usable(options, teacher, task):
 
 
 def read_data(options, teacher, task):
-    """({stage: Encoded, "dev": Encoded}, tokenizer), everything that a run reads."""
+    """({stage: Encoded, "dev" (and "dev_mismatched"): Encoded}, tokenizer), everything that a run reads."""
     tokenizer = load_tokenizer(teacher.directory, teacher.config.vocab_size)
-    texts, dev = training_texts(task, options.data_dir), read_split(task, options.data_dir, "dev")
+    texts, devs = training_texts(task, options.data_dir), read_splits(task, options.data_dir, "dev")
     if options.labels and texts.labels is None:
         raise InputError(f"--labels: the training texts of {task.name} have no labels")
     paragraphs = read_lines(options.corpus) if "general" in options.stages else []
     length = min(options.max_length, teacher.config.max_position_embeddings)
-    data = encode_splits(tokenizer, {"internal": texts, "dev": dev}, length)
+    data = encode_splits(tokenizer, {"internal": texts} | devs, length)
     require_segments(data["internal"], teacher.config, teacher.directory)
     data["prediction"] = data["internal"]
     if paragraphs:
@@ -254,14 +272,19 @@ def read_data(options, teacher, task):
     return data, tokenizer
 
 
-def main(argv=None):
-    options = parse(Distill, argv, prog="python -m nanospike.distill")
+def prepare(options):
+    """All that the run reads, checked: the arguments of run."""
     began = time.perf_counter()
     task = find_task(options.task)
     teacher = load_teacher(options.teacher or bundled("teacher"), options.device)
     options = resolved(options, teacher)
     require_usable(options, teacher, task)
     data, tokenizer = read_data(options, teacher, task)
+    require_startable(options)
+    return began, options, task, teacher, data, tokenizer
+
+
+def run(began, options, task, teacher, data, tokenizer):
     student = init_student(
         student_config(options, teacher, task),
         teacher if options.init == "teacher" else None,
@@ -272,29 +295,38 @@ def main(argv=None):
     student.directory = teacher.directory
     student.raw_config = {"id2label": task.id2label, "nanospike_version": __version__}
     begin(options)
-    run = Run(options, student.parameters())
-    summary = run.train(stages_of(options, teacher, student, data, run.workers))
+    job = Run(options, student.parameters())
+    summary = job.train(stages_of(options, teacher, student, data, job.workers))
     student.save(options.output_dir)
     save_tokenizer(tokenizer, options.output_dir)
-    results = evaluate(options, teacher, student, task, data["dev"])
+    results = evaluate(options, teacher, student, task, data)
     results |= {"training": summary, "total_seconds": round(time.perf_counter() - began, 1)}
     write_json(options.output_dir / "train_results.json", summary | {"peak_memory_mb": peak_memory_mb()})
     write_json(options.output_dir / "eval_results.json", results)
     write_report(options.output_dir, results)
     print(table(results))
     print(f"{results['total_seconds']:.0f} s, {results['peak_memory_mb']:.0f} MB; saved in {options.output_dir}")
+    return results
+
+
+def main(argv=None):
+    run_tasks(parse(Distill, argv, prog="python -m nanospike.distill"), prepare, run, models=("teacher",))
 
 
 def stages_of(options, teacher, student, data, workers):
     plan = zip(options.stages, options.epochs, options.learning_rate, strict=True)
-    learn = {name: gradients(teacher, student, options, name, workers) for name in options.stages}
+    watch = {name: monitor_of(student, options, name, data[name]) for name in options.stages}
+    learn = {name: gradients(teacher, student, options, name, workers, watch[name]) for name in options.stages}
     return [Stage(name, data[name], learn[name], epochs, rate) for name, epochs, rate in plan]
 
 
-def evaluate(options, teacher, student, task, dev_data):
+def evaluate(options, teacher, student, task, data):
     print("evaluating at equilibrium and spike by spike ...", file=sys.stderr)
-    results = evaluate_student(student, task, dev_data, options.time_steps, drive=options.drive)
-    return {"teacher": score(task, teacher_logits(teacher, dev_data), dev_data.labels)} | results
+    found = {}
+    for name in (n for n in data if n.startswith("dev")):
+        results = evaluate_student(student, task, data[name], options.time_steps, drive=options.drive)
+        found[name] = with_teacher(results, task, teacher, data[name])
+    return nested(found)
 
 
 if __name__ == "__main__":

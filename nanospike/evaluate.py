@@ -1,4 +1,4 @@
-"""python -m nanospike.evaluate: score a student at equilibrium and spike by spike."""
+"""python -m nanospike.evaluate: score a student at equilibrium and spike by spike, or label a test file."""
 
 import sys
 from dataclasses import dataclass, replace
@@ -6,12 +6,13 @@ from pathlib import Path
 
 from .checkpoint import require_empty, write_json
 from .config import InputError, option, parse, plain, require_at_least
-from .inference import bundled, drive_for, evaluate_student, table, teacher_logits
+from .glue import TASK_HELP, run_tasks
+from .inference import bundled, drive_for, evaluate_student, nested, run_student, table, with_teacher
 from .models import load_teacher
 from .neuron import SPIKES
 from .simulate import DRIVES
 from .student import load_student
-from .tasks import find_task, read_split, score
+from .tasks import SPLITS, find_task, read_splits, write_predictions
 from .text import encode, load_tokenizer, require_segments
 from .train import announce, command
 
@@ -22,9 +23,11 @@ class Evaluate:
 
     model: Path | None = option("directory of a student; without one, the bundled student", None)
     teacher: Path | None = option("directory of its teacher, to be scored on the same data", None)
-    task: str = option("GLUE task, such as sst-2; opinions: the bundled text", "opinions")
+    task: str = option(TASK_HELP + "; opinions: the bundled text", "opinions")
     data_dir: Path | None = option("directory of the task's data, or the GLUE directory above it", None)
-    split: str = option("which labelled file: dev or train", "dev", choices=("dev", "train"))
+    split: str = option(
+        "which file; test: write predictions.tsv, as GLUE wants it, from the longest spiking run", "dev", choices=SPLITS
+    )
     time_steps: tuple[int, ...] = option("time steps at which it is scored", (2, 4, 8, 16, 32, 64))
     drive: str | None = option(
         "how neurons are driven; without it, differential (leaky: instant)", None, choices=DRIVES
@@ -35,7 +38,9 @@ class Evaluate:
     initial: float = option("membranes at the start, as a fraction of the threshold", 0.5)
     max_length: int = option("word pieces per text; longer ones are cut", 128)
     batch_size: int = option("examples at a time", 64)
-    output_dir: Path | None = option("directory for eval_results.json; must be empty or absent", None)
+    output_dir: Path | None = option(
+        "directory for eval_results.json and predictions.tsv; must be empty or absent", None
+    )
     seed: int = option("accepted for uniformity: evaluation draws no random numbers", 0)
     device: str = option("where to compute", "cpu", choices=("cpu", "cuda"))
 
@@ -44,13 +49,17 @@ class Evaluate:
             raise InputError(f"--data-dir: needed for --task {self.task}")
         if not self.time_steps or min(self.time_steps) < 1:
             raise InputError(f"--time-steps: found {list(self.time_steps)}, expected whole numbers of at least 1")
+        if is_test(self.split) and self.output_dir is None:
+            raise InputError(f"--output-dir: needed for the predictions of --split {self.split}")
+        if is_test(self.split) and self.teacher is not None:
+            raise InputError(f"--teacher: cannot be scored on --split {self.split}, which has no labels")
         require_at_least(self, batch_size=1, max_length=3)
         if not 0 <= self.initial < 1:
             raise InputError(f"--initial: found {self.initial}, expected at least 0 and below 1")
 
 
-def main(argv=None):
-    options = parse(Evaluate, argv, prog="python -m nanospike.evaluate")
+def prepare(options):
+    """All that the run reads, checked: the arguments of run. data, theirs: {split: Encoded}."""
     task = find_task(options.task)
     student = load_student(options.model or bundled("student"), options.device)
     options = replace(
@@ -65,29 +74,66 @@ def main(argv=None):
     teacher = load_teacher(options.teacher, options.device) if options.teacher else None
     if teacher and (teacher.config.num_labels != task.num_labels or "classifier" not in teacher.tree):
         raise InputError(f"--teacher {options.teacher}: no classifier with the {task.num_labels} labels of {task.name}")
-    examples = read_split(task, options.data_dir, options.split)
-    data = encoded(options, student, examples)
-    theirs = encoded(options, teacher, examples) if teacher else None
+    splits = read_splits(task, options.data_dir, options.split, need_labels=not is_test(options.split))
+    data = {name: encoded(options, student, examples) for name, examples in splits.items()}
+    theirs = {name: encoded(options, teacher, examples) if teacher else None for name, examples in splits.items()}
     if options.output_dir:
         require_empty(options.output_dir)
+    return options, task, student, teacher, data, theirs
+
+
+def run(options, task, student, teacher, data, theirs):
     announce(options)
-    results = evaluate_student(
-        student,
-        task,
-        data,
-        options.time_steps,
-        drive=options.drive,
-        spikes=options.spikes,
-        initial=options.initial,
-        batch_size=options.batch_size,
-    )
-    score_of_teacher = score(task, teacher_logits(teacher, theirs), theirs.labels) if teacher else None
-    results = {"teacher": score_of_teacher} | results | {"options": plain(options)}
     if options.output_dir:
         options.output_dir.mkdir(parents=True, exist_ok=True)
+    if is_test(options.split):
+        results = predictions(options, task, student, data)
+    else:
+        results = scored(options, task, student, teacher, data, theirs)
+    results |= {"options": plain(options)}
+    if options.output_dir:
         write_json(options.output_dir / "eval_results.json", results)
-    print(table(results))
+    print(table(results) if "metric" in results else f"{task.name}: predictions in {options.output_dir}")
     print(f"{results['seconds']:.0f} s, {results['peak_memory_mb']:.0f} MB")
+    return results
+
+
+def scored(options, task, student, teacher, data, theirs):
+    found = {}
+    for name, part in data.items():
+        results = evaluate_student(student, task, part, options.time_steps, **simulation(options))
+        found[name] = with_teacher(results, task, teacher, theirs[name])
+    return nested(found)
+
+
+def predictions(options, task, student, data):
+    """Write predictions.tsv (predictions_mismatched.tsv) of the test files; results without scores.
+
+    They are those of the spiking run at the largest number of time steps; an ann student's are those it has.
+    """
+    found, spiking = {}, student.config.activation != "ann"
+    for name, part in data.items():
+        logits, facts = run_student(student, part, [max(options.time_steps)], **simulation(options))
+        file = f"predictions{name.removeprefix('test')}.tsv"
+        write_predictions(
+            options.output_dir / file, task, logits[max(options.time_steps) if spiking else "equilibrium"]
+        )
+        found[name] = {"task": task.name, "split": name, "examples": len(part), "predictions": {name: file}} | facts
+    files = {name: file for part in found.values() for name, file in part["predictions"].items()}
+    return nested(found) | {"predictions": files}
+
+
+def simulation(options):
+    """The options of a spiking run."""
+    return {name: getattr(options, name) for name in ("drive", "spikes", "initial", "batch_size")}
+
+
+def is_test(split):
+    return split.startswith("test")
+
+
+def main(argv=None):
+    run_tasks(parse(Evaluate, argv, prog="python -m nanospike.evaluate"), prepare, run, models=("model", "teacher"))
 
 
 def neuron_options(options, student):

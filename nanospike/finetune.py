@@ -9,12 +9,13 @@ from . import ops
 from .backend import library, random_generator
 from .checkpoint import write_json
 from .config import option, parse
-from .inference import teacher_logits
+from .glue import TASK_HELP, run_tasks
+from .inference import nested, with_teacher
 from .loss import label_loss
 from .models import load_teacher, with_classifier
-from .tasks import find_task, read_split, score
+from .tasks import find_task, read_splits
 from .text import encode_splits, load_tokenizer, require_segments, save_tokenizer
-from .train import Run, Stage, TrainingOptions, begin, command
+from .train import Run, Stage, TrainingOptions, begin, command, require_startable
 from .tree import leaves, summed
 
 
@@ -23,7 +24,7 @@ class Finetune(TrainingOptions):
     """Fine-tune a BERT on a task's labels; what it writes can be the teacher of nanospike.distill."""
 
     model: Path = option("directory of a Hugging Face BERT: config.json, model.safetensors, a tokenizer")
-    task: str = option("GLUE task, such as sst-2")
+    task: str = option(TASK_HELP)
     data_dir: Path = option("directory with train.tsv and dev.tsv, or the GLUE directory above it")
 
 
@@ -57,28 +58,46 @@ def dropping(probability, generator):
     return (lambda x: ops.dropout(x, probability, generator)) if probability else ops.identity
 
 
-def main(argv=None):
-    options = parse(Finetune, argv, prog="python -m nanospike.finetune")
+def prepare(options):
+    """All that the run reads, checked: the arguments of run."""
     task = find_task(options.task)
     teacher = load_teacher(options.model, options.device)
     tokenizer = load_tokenizer(options.model, teacher.config.vocab_size)
-    splits = {s: read_split(task, options.data_dir, s) for s in ("train", "dev")}
+    splits = {s: e for name in ("train", "dev") for s, e in read_splits(task, options.data_dir, name).items()}
     length = min(options.max_length, teacher.config.max_position_embeddings)
     data = encode_splits(tokenizer, splits, length)
     require_segments(data["train"], teacher.config, options.model)
+    require_startable(options)
+    return options, task, teacher, tokenizer, data
+
+
+def run(options, task, teacher, tokenizer, data):
     begin(options)
     teacher = with_classifier(teacher, task.num_labels, options.seed)
     teacher.raw_config |= {"id2label": task.id2label}
     started = time.perf_counter()
-    run = Run(options, teacher.parameters())
-    stage = Stage("finetune", data["train"], gradients(teacher, run.workers), options.epochs, options.learning_rate)
-    run.train([stage])
+    job = Run(options, teacher.parameters())
+    stage = Stage("finetune", data["train"], gradients(teacher, job.workers), options.epochs, options.learning_rate)
+    job.train([stage])
     teacher.save(options.output_dir)
     save_tokenizer(tokenizer, options.output_dir)
-    value = score(task, teacher_logits(teacher, data["dev"]), data["dev"].labels)
-    results = {"task": task.name, "metric": task.metric, "teacher": value, "seconds": time.perf_counter() - started}
+    results = evaluate(teacher, task, data) | {"seconds": time.perf_counter() - started}
     write_json(options.output_dir / "eval_results.json", results)
-    print(f"{task.name} dev {task.metric} {value:.4f} after {results['seconds']:.0f} s; saved in {options.output_dir}")
+    print(
+        f"{task.name} dev {task.metric} {results['teacher']:.4f} after {results['seconds']:.0f} s; "
+        f"saved in {options.output_dir}"
+    )
+    return results
+
+
+def evaluate(teacher, task, data):
+    about = {"task": task.name, "metric": task.metric}
+    devs = {name: part for name, part in data.items() if name.startswith("dev")}
+    return nested({n: with_teacher(about | {"examples": len(d)}, task, teacher, d) for n, d in devs.items()})
+
+
+def main(argv=None):
+    run_tasks(parse(Finetune, argv, prog="python -m nanospike.finetune"), prepare, run)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ from .backend import to_host
 from .config import InputError
 from .simulate import gap
 from .student import load_student, mean_rate
-from .tasks import score
+from .tasks import score, scores
 from .text import collate, encode, in_length_order, label_names, load_tokenizer
 
 PREDICT_STEPS = 32
+VARIANTS = ("mismatched",)  # keys under which results hold those of another file of the same task
 
 
 def bundled(*parts):
@@ -92,8 +93,35 @@ def _in_order(rows, n):
 def evaluate_student(student, task, data, time_steps, *, drive=None, spikes=None, initial=None, batch_size=64):
     """Score a student on labelled data at equilibrium and at every one of `time_steps` of a spiking run.
 
-    Returns {task, metric, examples, drive, spikes, equilibrium, spiking {"T": value}, equilibrium_gap {"T": value},
-    mean_rate, spiking_mean_rate, seconds, peak_memory_mb}; the scores are fractions.
+    Returns {task, metric, examples, drive, spikes, equilibrium, spiking {"T": value}, metrics {equilibrium: {metric:
+    value}, spiking: {"T": {metric: value}}}, equilibrium_gap {"T": value}, mean_rate, spiking_mean_rate, seconds,
+    peak_memory_mb}; the scores are fractions.
+    """
+    logits, facts = run_student(
+        student, data, time_steps, drive=drive, spikes=spikes, initial=initial, batch_size=batch_size
+    )
+    settled = logits.pop("equilibrium")
+    return {
+        "task": task.name,
+        "metric": task.metric,
+        "examples": len(data),
+        "drive": facts.pop("drive"),
+        "spikes": facts.pop("spikes"),
+        "equilibrium": score(task, settled, data.labels),
+        "spiking": {str(t): score(task, v, data.labels) for t, v in logits.items()},
+        "metrics": {
+            "equilibrium": scores(task, settled, data.labels),
+            "spiking": {str(t): scores(task, v, data.labels) for t, v in logits.items()},
+        },
+        **facts,
+    }
+
+
+def run_student(student, data, time_steps, *, drive=None, spikes=None, initial=None, batch_size=64):
+    """Settle a student on all examples, and run it spike by spike; labels are not needed.
+
+    Returns ({"equilibrium" or time step: logits (n, C) on the host}, {drive, spikes, equilibrium_gap {"T": value},
+    mean_rate, spiking_mean_rate, seconds, peak_memory_mb}). An ann student has an equilibrium only.
     """
     began, rows, gaps, firing, fired, weight = time.perf_counter(), {}, {}, 0.0, 0.0, 0
     drive, spiking = drive or drive_for(student), student.config.activation != "ann"
@@ -117,21 +145,30 @@ def evaluate_student(student, task, data, time_steps, *, drive=None, spikes=None
             rows.setdefault(t, []).append((index, to_host(run.logits[t])))
             gaps_here = gap(run.output_rates[t], last, batch.attention_mask)
             gaps[t] = gaps.get(t, 0.0) + float((gaps_here * per_example).sum())
-    values = {k: score(task, _in_order(v, len(data)), data.labels) for k, v in rows.items()}
-    return {
-        "task": task.name,
-        "metric": task.metric,
-        "examples": len(data),
+    return {k: _in_order(v, len(data)) for k, v in rows.items()}, {
         "drive": drive if spiking else None,
         "spikes": (spikes or student.config.spikes) if spiking else None,
-        "equilibrium": values["equilibrium"],
-        "spiking": {str(t): values[t] for t in steps},
         "equilibrium_gap": {str(t): gaps[t] / weight for t in steps},
         "mean_rate": firing / weight if spiking else None,
         "spiking_mean_rate": fired / weight if spiking else None,
         "seconds": round(time.perf_counter() - began, 2),
         "peak_memory_mb": peak_memory_mb(),
     }
+
+
+def with_teacher(results, task, teacher, data, batch_size=64):
+    """The results of a student, and its teacher's on the same examples. teacher None: not known."""
+    if teacher is None:
+        return {"teacher": None} | results
+    logits = teacher_logits(teacher, data, batch_size)
+    metrics = {"teacher": scores(task, logits, data.labels)} | results.get("metrics", {})
+    return {"teacher": score(task, logits, data.labels)} | results | {"metrics": metrics}
+
+
+def nested(by_split):
+    """The results of a task: those of its first split, and of each variant under its name, such as mismatched."""
+    first, *others = by_split
+    return by_split[first] | {name.partition("_")[2]: by_split[name] for name in others}
 
 
 def peak_memory_mb():
@@ -145,16 +182,26 @@ def peak_memory_mb():
 
 
 def table(results):
-    """The evaluation as lines of text: one row per measurement."""
-    percent = lambda v: "-" if v is None else f"{100 * v:6.2f} %"  # noqa: E731
+    """The evaluation as lines of text: one row per measurement; a variant of the data (mismatched) below."""
     lines = [f"{results['task']}, {results['metric']}, {results['examples']} examples"]
     if results.get("teacher") is not None:
-        lines.append(f"  {'teacher':<28}{percent(results['teacher'])}")
-    lines.append(f"  {'student at equilibrium':<28}{percent(results['equilibrium'])}")
+        lines.append(f"  {'teacher':<28}{_percent(results, 'teacher')}")
+    lines.append(f"  {'student at equilibrium':<28}{_percent(results, 'equilibrium')}")
     if results["spiking"]:
         lines.append(f"  spike by spike ({results['drive']} drive, {results['spikes']} spikes)      equilibrium gap")
-    for t, value in results["spiking"].items():
-        lines.append(f"    {'T = ' + t:<26}{percent(value)}{results['equilibrium_gap'][t]:15.4f}")
+    for t in results["spiking"]:
+        gap = f"{results['equilibrium_gap'][t]:15.4f}"
+        lines.append(f"    {'T = ' + t:<26}{_percent(results, 'spiking', t, between=gap)}")
     if results["mean_rate"] is not None:
         lines.append(f"  {'mean firing rate':<28}{results['mean_rate']:8.4f} spikes per neuron and time step")
-    return "\n".join(lines)
+    variants = [v | {"task": f"{results['task']} {k}"} for k, v in results.items() if k in VARIANTS]
+    return "\n".join([*lines, *map(table, variants)])
+
+
+def _percent(results, *path, between=""):
+    """The score in percent, and the task's single metrics behind it where there are several."""
+    value, metrics = results, results["metrics"]
+    for key in path:
+        value, metrics = value[key], metrics[key]
+    several = ", ".join(f"{name} {100 * v:.2f}" for name, v in metrics.items()) if len(metrics) > 1 else ""
+    return f"{100 * value:6.2f} %{between}" + (f"   {several}" if several else "")

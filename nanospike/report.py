@@ -56,6 +56,7 @@ def write_report(directory, results):
         f"<body>\n<h1>{_text(title)}</h1>\n<p>{_text(neurons)}; {_text(results.get('examples'))} examples</p>",
         f"<main>{_scores(results)}{_costs(results)}</main>",
         *(f"<figure>{chart}</figure>" for chart in charts if chart),
+        _silent(log),
         f"{_options(directory / 'training_args.json')}\n</body>\n</html>\n",
     ]
     with replacing(directory / "report.html") as temporary:
@@ -125,6 +126,18 @@ def _costs(results):
     rows += [("evaluation", results.get("seconds")), ("whole run", results.get("total_seconds"))]
     memory = ("peak memory", _shown(results.get("peak_memory_mb"), ",.0f", " MB"))
     return _table([(n, _shown(v, ",.1f", " s")) for n, v in rows if v is not None] + [memory], ("", "cost"))
+
+
+def _silent(stages):
+    """A table of dead and saturated neurons as the log's last line has them."""
+    lines = [line for _, rows in stages.values() for _, line in rows]
+    kinds = [lines[-1].get(kind) for kind in ("dead", "saturated")] if lines else []
+    if not kinds or not all(isinstance(shares, dict) for shares in kinds):
+        return ""
+    percent = lambda v: f"{100 * v:.1f} %" if _is_number(v) else "–"  # noqa: E731
+    rows = [(name, *(percent(shares.get(name)) for shares in kinds)) for name in kinds[0]]
+    head = ("population", "dead", "saturated")
+    return f"<details><summary>Dead and saturated neurons at the end</summary>\n{_table(rows, head)}</details>"
 
 
 def _options(path):

@@ -76,8 +76,8 @@ class Population:
 class Neurons:
     """The state of all populations, and the `fire` that advances each by one time step when its current arrives.
 
-    thresholds: {population: array} of those that do not fire at v_th. What a population sends is overwritten at its next
-    step: nothing is allocated per step.
+    thresholds: {population: array} of those that do not fire at v_th. What a population sends is overwritten at its
+    next step: the neurons allocate nothing per step.
     """
 
     def __init__(self, *, drive, v_th, leak, spikes, initial, thresholds=None, time_steps=2**15):
@@ -146,10 +146,10 @@ class Neurons:
 def simulate(network, neurons, *, last, time_steps, record, margin=None):
     """Run a network for `time_steps` steps: a Simulation.
 
-    network: sweep(fire, fed_back, differentiable=False) sends currents through all populations, where fed_back is None or
-    the activity (B, L, D) of the population `last` after the step before; classify(rates) -> (logits, vjp); mask (B, L);
-    keep(rows) is the network of some examples; config.feedback. record: time steps whose logits are kept. margin: an
-    example stops when its best logit leads by this much at a recorded step; None: none does.
+    network: sweep(fire, fed_back, differentiable=False) sends currents through all populations, where fed_back is None
+    or the activity (B, L, D) of the population `last` after the step before; classify(rates) -> (logits, vjp);
+    mask (B, L); keep(rows) is the network of some examples; config.feedback. record: time steps whose logits are kept.
+    margin: an example stops when its best logit leads by this much at a recorded step; None: none does.
     """
     record = checked_record(record, time_steps)
     results, fed_back = _Results(network, neurons, last, time_steps), None

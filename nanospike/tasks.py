@@ -1,19 +1,25 @@
-"""GLUE tasks: how their files are read and how their answers are scored. Metrics are fractions."""
+"""GLUE tasks: how their files are read, how answers are scored, and how predictions are handed in."""
 
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from .checkpoint import replacing
 from .config import InputError
+from .metrics import METRICS
 from .text import read_lines, read_text
 
 
 @dataclass(frozen=True)
 class Task:
     """folder: below a GLUE directory. text: the one or two columns read. labels: as the files write them, () for a
-    regression. names: for people, if they are other than labels. train_lines: an unlabelled training file, if any.
+    regression (scores from 0 to 5). metric: the one that stands for the task; metrics: all that GLUE asks for, if it
+    is more than that one. names: for people, if they are other than labels. train_lines: an unlabelled training file,
+    if any. variants: of the dev and test files; the first is meant where none is named. ragged: labelled rows with
+    too few columns are skipped, as the official loaders do.
     """
 
     name: str
@@ -23,9 +29,11 @@ class Task:
     metric: str
     label_column: str = "label"
     header: tuple = ()  # the columns of a file without a header line
-    dev: str = "dev"
     names: tuple = ()
     train_lines: str = ""
+    metrics: tuple = ()
+    variants: tuple = ()
+    ragged: bool = False
 
     @property
     def id2label(self):
@@ -36,23 +44,34 @@ class Task:
     def num_labels(self):
         return len(self.labels) or 1
 
+    @property
+    def splits(self):
+        """Every name that a split of the task has."""
+        return ("train", "dev", "test", *(f"{s}_{v}" for s in ("dev", "test") for v in self.variants))
+
+
+SPLITS = ("train", "dev", "test", "dev_matched", "dev_mismatched", "test_matched", "test_mismatched")
 
 NUMBERED = ("0", "1")
 ENTAILMENT = ("entailment", "not_entailment")
 SENTIMENT = ("negative", "positive")
 PAIR = ("sentence1", "sentence2")
+F1_ACCURACY = ("f1", "accuracy")
 TASKS = {
     t.name: t
     for t in (
         Task("opinions", "text", ("sentence",), NUMBERED, "accuracy", names=SENTIMENT, train_lines="train.txt"),
         Task("sst-2", "SST-2", ("sentence",), NUMBERED, "accuracy", names=SENTIMENT),
         Task("cola", "CoLA", ("sentence",), NUMBERED, "matthews", header=("source", "label", "star", "sentence")),
-        Task("mrpc", "MRPC", ("#1 String", "#2 String"), NUMBERED, "f1", label_column="Quality"),
-        Task("sts-b", "STS-B", PAIR, (), "pearson_spearman", label_column="score"),
-        Task("qqp", "QQP", ("question1", "question2"), NUMBERED, "f1", label_column="is_duplicate"),
+        Task("mrpc", "MRPC", ("#1 String", "#2 String"), NUMBERED, "f1", label_column="Quality", metrics=F1_ACCURACY),
+        Task("sts-b", "STS-B", PAIR, (), "pearson_spearman", label_column="score", metrics=("pearson", "spearman")),
+        Task(
+            "qqp", "QQP", ("question1", "question2"), NUMBERED, "f1",
+            label_column="is_duplicate", metrics=F1_ACCURACY, ragged=True,
+        ),
         Task(
             "mnli", "MNLI", PAIR, ("entailment", "neutral", "contradiction"), "accuracy",
-            label_column="gold_label", dev="dev_matched",
+            label_column="gold_label", variants=("matched", "mismatched"),
         ),
         Task("qnli", "QNLI", ("question", "sentence"), ENTAILMENT, "accuracy"),
         Task("rte", "RTE", PAIR, ENTAILMENT, "accuracy"),
@@ -83,37 +102,71 @@ def training_texts(task, data_dir):
 
 
 def split_path(task, data_dir, split):
-    """DIR/train.tsv, or DIR/SST-2/train.tsv."""
-    name = f"{task.dev if split == 'dev' else split}.tsv"
+    """DIR/train.tsv, or DIR/SST-2/train.tsv; of dev and test with variants the first, such as dev_matched.tsv."""
+    if split not in task.splits:
+        raise InputError(f"--split: found {split!r}, {task.name} has {', '.join(task.splits)}")
+    variant = f"_{task.variants[0]}" if task.variants and split in ("dev", "test") else ""
     for folder in (Path(data_dir), Path(data_dir) / task.folder):
-        if (folder / name).exists():
-            return folder / name
-    raise InputError(f"--data-dir {data_dir}: no {name} in it, nor in its folder {task.folder}")
+        if (path := folder / f"{split}{variant}.tsv").exists():
+            return path
+    raise InputError(f"--data-dir {data_dir}: no {path.name} in it, nor in its folder {task.folder}")
+
+
+def read_splits(task, data_dir, split, need_labels=True):
+    """{split: Examples}: of the split, and of its other variants whose files exist: dev, dev_mismatched."""
+    found = {split: read_split(task, data_dir, split, need_labels)}
+    for variant in task.variants[1:] if split in ("dev", "test") else ():
+        name = f"{split}_{variant}"
+        if (split_path(task, data_dir, split).parent / f"{name}.tsv").exists():
+            found[name] = read_split(task, data_dir, name, need_labels)
+    return found
 
 
 def read_split(task, data_dir, split, need_labels=True):
-    """The Examples of one split (train, dev, test). InputError names file and line of what cannot be used."""
+    """The Examples of one split. InputError names file and line of what cannot be used.
+
+    A test file's labels are not read unless they are needed: GLUE's has none. Quotes are characters as any other.
+    """
     path = split_path(task, data_dir, split)
     lines = read_text(path, "utf-8-sig").split("\n")
     rows = [(number, line.split("\t")) for number, line in enumerate(lines, 1) if line.strip()]
-    header = list(task.header) if task.header and split != "test" else rows.pop(0)[1] if rows else []
+    is_test = split.startswith("test")
+    header = list(task.header) if task.header and not is_test else rows.pop(0)[1] if rows else []
     if not rows:
         raise InputError(f"{path}: no examples in it")
     if missing := [c for c in task.text if c not in header]:
         raise InputError(f"{path}: no column {', '.join(missing)}; found {', '.join(header)}")
     if need_labels and task.label_column not in header:
         raise InputError(f"{path}: no column {task.label_column}; found {', '.join(header)}")
-    places = [header.index(c) for c in task.text]
-    label_place = header.index(task.label_column) if task.label_column in header else None
+    has_labels = task.label_column in header and (need_labels or not is_test)
+    places = [header.index(c) for c in (*task.text, *((task.label_column,) if has_labels else ()))]
+    if task.ragged and has_labels:
+        rows = _without_short(rows, max(places), path)
+    return _examples(task, rows, places, len(header), path)
+
+
+def _without_short(rows, last, path):
+    """The rows that reach column `last`, with one warning about the others."""
+    whole = [(number, row) for number, row in rows if len(row) > last]
+    if len(whole) < len(rows):
+        skipped = len(rows) - len(whole)
+        warnings.warn(f"{path}: {skipped} of {len(rows)} rows have too few columns and were skipped", stacklevel=4)
+    if not whole:
+        raise InputError(f"{path}: no examples in it")
+    return whole
+
+
+def _examples(task, rows, places, columns, path):
+    """places: the columns of the texts, and that of the label if it is to be read."""
+    parts = len(task.text)
     texts, labels = [], []
     for number, row in rows:
-        if len(row) <= max(places):
-            raise InputError(f"{path}, line {number}: found {len(row)} columns, expected {len(header)}")
-        texts.append(row[places[0]] if len(places) == 1 else tuple(row[p] for p in places))
-        if label_place is not None:
-            labels.append(_label(task, row, label_place, f"{path}, line {number}"))
+        if len(row) <= max(places[:parts]):
+            raise InputError(f"{path}, line {number}: found {len(row)} columns, expected {columns}")
+        texts.append(row[places[0]] if parts == 1 else tuple(row[p] for p in places[:parts]))
+        labels += [_label(task, row, p, f"{path}, line {number}") for p in places[parts:]]
     kind = np.int64 if task.labels else np.float64
-    return Examples(texts, np.array(labels, kind) if label_place is not None else None)
+    return Examples(texts, np.array(labels, kind) if len(places) > parts else None)
 
 
 def _label(task, row, place, where):
@@ -131,38 +184,32 @@ def _label(task, row, place, where):
     return value
 
 
-def accuracy(predicted, labels):
-    return float(np.mean(predicted == labels))
-
-
-def f1(predicted, labels):
-    """Of class 1; 0 where there is nothing to count."""
-    hits = int(np.sum((predicted == 1) & (labels == 1)))
-    total = int(np.sum(predicted == 1) + np.sum(labels == 1))
-    return 2 * hits / total if total else 0.0
-
-
-def matthews(predicted, labels):
-    """Matthews correlation of two classes; 0 where a class is missing."""
-    p, y = np.asarray(predicted == 1, float), np.asarray(labels == 1, float)
-    spread = p.std() * y.std()
-    return float(((p - p.mean()) * (y - y.mean())).mean() / spread) if spread else 0.0
-
-
-def pearson_spearman(predicted, labels):
-    """The mean of Pearson's and Spearman's correlation."""
-    from scipy.stats import rankdata
-
-    def correlation(a, b):
-        return float(np.corrcoef(a, b)[0, 1]) if a.std() and b.std() else 0.0
-
-    return (correlation(predicted, labels) + correlation(rankdata(predicted), rankdata(labels))) / 2
-
-
-METRICS = {m.__name__: m for m in (accuracy, f1, matthews, pearson_spearman)}
+def answers(task, logits):
+    """Classes (n,) int64, or the scores (n,) of a regression, of logits (n, C) on the host."""
+    return logits.argmax(axis=1) if task.labels else logits[:, 0]
 
 
 def score(task, logits, labels):
-    """The task's metric for logits (n, C) and labels (n,), on the host."""
-    predicted = logits.argmax(axis=1) if task.labels else logits[:, 0]
-    return METRICS[task.metric](predicted, labels)
+    """The metric that stands for the task, for logits (n, C) and labels (n,), on the host."""
+    return METRICS[task.metric](answers(task, logits), labels)
+
+
+def scores(task, logits, labels):
+    """{metric: value} of all metrics that GLUE asks for."""
+    return {name: METRICS[name](answers(task, logits), labels) for name in task.metrics or (task.metric,)}
+
+
+def submission_name(task, split):
+    """GLUE's name for the predictions of a test split: SST-2.tsv, MNLI-m.tsv, MNLI-mm.tsv."""
+    short = {"matched": "-m", "mismatched": "-mm"}
+    variant = split.partition("_")[2] or (task.variants or ("",))[0]
+    return f"{task.folder}{short.get(variant, '')}.tsv"
+
+
+def write_predictions(path, task, logits):
+    """A file as GLUE wants it: index and prediction, the label as the task's files write it, or a score in 0 .. 5."""
+    found = answers(task, logits)
+    texts = [task.labels[i] for i in found] if task.labels else [f"{v:.3f}" for v in np.clip(found, 0, 5) + 0.0]
+    with replacing(path) as temporary:
+        lines = ["index\tprediction", *(f"{i}\t{text}" for i, text in enumerate(texts))]
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -287,7 +287,7 @@ class progress:
                 pass
 
     def show(self, step, line):
-        text = f"loss {line['loss']:.4f}, {line['examples_per_second']:.0f} examples/s"
+        text = progress_text(line, (self.total - step) * line["step_ms"] / 1000)
         if self.bar is not None:
             self.bar.n = step
             self.bar.set_postfix_str(text)
@@ -299,6 +299,22 @@ class progress:
             self.bar.close()
         elif self.live:
             print(file=sys.stderr)
+
+
+def progress_text(line, seconds_left):
+    """A line of the log in short: loss and its terms, dead and saturated neurons, equilibrium gap, speed, time left."""
+    terms = {k.removeprefix("loss_"): v for k, v in line.items() if k.startswith("loss_")}
+    parts = [f"loss {line['loss']:.4f}"]
+    if len(terms) > 1:
+        parts[0] += " (" + ", ".join(f"{name} {v:.4f}" for name, v in terms.items()) + ")"
+    for kind in ("dead", "saturated"):
+        if shares := line.get(kind):
+            worst = max(shares, key=shares.get)
+            parts.append(f"{kind} up to {100 * shares[worst]:.0f} %")
+    if "equilibrium_gap" in line:
+        parts.append(f"gap {line['equilibrium_gap']:.4f}")
+    minutes, seconds = divmod(round(seconds_left), 60)
+    return ", ".join([*parts, f"{line['examples_per_second']:.0f} examples/s", f"{minutes}:{seconds:02d} left"])
 
 
 def command(main):
@@ -320,12 +336,17 @@ def _one_line(error):
     return " ".join(str(error).split())
 
 
-def begin(options):
-    """Print and save the resolved options; the output directory, empty unless --resume, exists from here on."""
+def require_startable(options):
+    """InputError unless the output directory is empty, or on --resume has a checkpoint of the same run."""
     if options.resume:
         last_checkpoint(options)
     else:
         require_empty(options.output_dir)
+
+
+def begin(options):
+    """Print and save the resolved options; the output directory, empty unless --resume, exists from here on."""
+    require_startable(options)
     Path(options.output_dir).mkdir(parents=True, exist_ok=True)
     announce(options)
     write_json(Path(options.output_dir) / "training_args.json", plain(options))

@@ -16,12 +16,13 @@ ORDER = [
     ["config"],
     ["backend", "workers"],
     ["tree", "checkpoint", "solve"],
-    ["ops", "neuron", "optim", "text", "report"],
+    ["ops", "neuron", "optim", "text", "report", "metrics"],
     ["loss", "simulate", "tasks", "bert"],
     ["train"],
-    ["spiking_bert", "models"],
+    ["spiking_bert", "models", "monitor"],
     ["student"],
     ["inference"],
+    ["glue"],
     ["distill", "finetune", "evaluate", "predict"],
 ]
 RANK = {name: row for row, names in enumerate(ORDER) for name in names}

@@ -1,25 +1,24 @@
-"""GLUE's files as they are laid out, what is wrong in them, and metrics against hand-worked values and scipy."""
+"""GLUE's files as they are laid out, what is wrong in them, and how answers are scored and handed in."""
 
 import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
 
 from nanospike import InputError
+from nanospike.metrics import METRICS
 from nanospike.tasks import (
-    METRICS,
+    SPLITS,
     TASKS,
-    accuracy,
-    f1,
     find_task,
-    matthews,
-    pearson_spearman,
     read_split,
+    read_splits,
     score,
+    scores,
+    split_path,
+    submission_name,
     training_texts,
+    write_predictions,
 )
 
 # task: (file, official header or None, rows, texts, labels)
@@ -173,6 +172,102 @@ def test_bundled_task_trains_on_lines(tmp_path):
     assert examples.texts == ["warm tea", "cold tea"] and examples.labels is None
 
 
+QQP = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate"
+
+
+def test_ragged_rows_of_qqp_are_skipped_with_one_warning(tmp_path):
+    rows = [
+        "0\t1\t2\tWho?\tWhich?\t0",
+        "1\t3\t4\tIs it",
+        "\twhat?\t1",
+        "2\t5\t6\tWhy?\tHow come?\t1",
+        "3\t7\t8\tA?\tB?",
+    ]
+    for split in ("train", "dev"):
+        write(tmp_path / f"{split}.tsv", QQP, rows)
+        said = f"{tmp_path}/{split}.tsv: 3 of 5 rows have too few columns and were skipped"
+        with pytest.warns(UserWarning, match=said) as caught:
+            examples = read_split(find_task("qqp"), tmp_path, split)
+        assert len(caught) == 1
+        assert examples.texts == [("Who?", "Which?"), ("Why?", "How come?")] and examples.labels.tolist() == [0, 1]
+    write(tmp_path / "dev.tsv", QQP, rows[1:3])
+    with pytest.warns(UserWarning), pytest.raises(InputError, match="dev.tsv: no examples in it"):
+        read_split(find_task("qqp"), tmp_path, "dev")
+
+
+def test_a_ragged_row_is_an_error_where_every_row_needs_an_answer(tmp_path):
+    write(tmp_path / "test.tsv", "id\tquestion1\tquestion2", ["0\tWho?\tWhich?", "1\tIs it"])
+    with pytest.raises(InputError, match="test.tsv, line 3: found 2 columns, expected 3"):
+        read_split(find_task("qqp"), tmp_path, "test", need_labels=False)
+
+
+def write_mnli(directory, *names):
+    _, header, rows, *_ = LAYOUTS["mnli"]
+    for i, name in enumerate(names):
+        write(directory / f"{name}.tsv", header, rows[: 3 - i])
+
+
+def test_mnli_matched_and_mismatched_are_kept_apart(tmp_path):
+    task = find_task("mnli")
+    write_mnli(tmp_path / "MNLI", "dev_matched")
+    assert list(read_splits(task, tmp_path, "dev")) == ["dev"]
+    write_mnli(tmp_path / "MNLI", "dev_matched", "dev_mismatched")
+    both = read_splits(task, tmp_path, "dev")
+    assert {k: len(v.texts) for k, v in both.items()} == {"dev": 3, "dev_mismatched": 2}
+    for split, n in (("dev_matched", 3), ("dev_mismatched", 2)):
+        assert {k: len(v.texts) for k, v in read_splits(task, tmp_path, split).items()} == {split: n}
+    assert split_path(task, tmp_path, "dev") == split_path(task, tmp_path, "dev_matched")
+    with pytest.raises(InputError, match="no test_matched.tsv in it"):
+        read_splits(task, tmp_path, "test", need_labels=False)
+    write_mnli(tmp_path / "MNLI", "test_matched", "test_mismatched")
+    found = read_splits(task, tmp_path, "test", need_labels=False)
+    assert list(found) == ["test", "test_mismatched"] and found["test"].labels is None
+
+
+def test_only_mnli_has_two_dev_files(tmp_path):
+    with pytest.raises(InputError, match="--split: found 'dev_matched', rte has train, dev, test$"):
+        read_split(find_task("rte"), tmp_path, "dev_matched")
+    assert set(SPLITS) == {s for t in TASKS.values() for s in t.splits}
+
+
+def test_a_test_file_whose_label_column_is_a_dummy(tmp_path):
+    write(tmp_path / "test.tsv", "sentence\tlabel", ["a joy\t-1"])
+    assert read_split(find_task("sst-2"), tmp_path, "test", need_labels=False).labels is None
+
+
+# task: train, dev, test examples of the files at hand; None: no such file
+COUNTS = {
+    "sst-2": (67349, 872, 1821),
+    "cola": (8551, 1043, 1063),
+    "mrpc": (3667, 408, 1725),
+    "sts-b": (5749, 1500, 1379),
+    "qqp": (8999, 1000, None),
+    "mnli": (8999, 1000, None),
+    "qnli": (8999, 5463, 5463),
+    "rte": (2490, 277, 3000),
+    "wnli": (635, 71, 146),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_the_real_files(name, data_root):
+    """Every row of them is an example."""
+    task, glue = find_task(name), data_root / "data" / "glue"
+    if not (glue / task.folder).is_dir():
+        pytest.skip(f"no data: {glue / task.folder} is not there")
+    for split, n in zip(("train", "dev", "test"), COUNTS[name], strict=True):
+        if n is None:
+            continue
+        examples = read_split(task, glue, split, need_labels=split != "test")
+        assert len(examples.texts) == n and all(all(t) if task.text[1:] else t for t in examples.texts)
+        if split == "test":
+            assert examples.labels is None
+        elif task.labels:
+            assert set(examples.labels) == set(range(task.num_labels))
+        else:
+            assert examples.labels.min() == 0 and examples.labels.max() == 5
+
+
 # ---- what is wrong ------------------------------------------------------------------------------------------
 
 
@@ -237,50 +332,7 @@ def test_names_for_people():
     assert find_task("sts-b").id2label == {}
 
 
-# ---- metrics ------------------------------------------------------------------------------------------------
-
-
-def test_metrics_worked_out_by_hand():
-    predicted, labels = np.array([1, 1, 0, 0, 1]), np.array([1, 0, 0, 1, 1])  # 2 hits, 1 false, 1 missed, 1 rejected
-    assert accuracy(predicted, labels) == 3 / 5
-    assert f1(predicted, labels) == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
-    assert matthews(predicted, labels) == pytest.approx((2 * 1 - 1 * 1) / np.sqrt(3 * 3 * 2 * 2))
-    x, y = np.array([1.0, 2, 3, 4]), np.array([1.0, 3, 2, 40])
-    pearson = (x - 2.5) @ (y - 11.5) / np.sqrt(5 * ((y - 11.5) @ (y - 11.5)))
-    assert pearson_spearman(x, y) == pytest.approx((pearson + (1 - 6 * 2 / (4 * 15))) / 2)
-
-
-def test_metrics_where_a_class_is_missing():
-    none, ones = np.zeros(4, int), np.ones(4, int)
-    assert f1(none, none) == 0 and f1(ones, ones) == 1 and f1(none, ones) == 0
-    assert matthews(none, np.array([0, 1, 0, 1])) == 0 and matthews(ones, ones) == 0
-    assert pearson_spearman(np.ones(3), np.array([1.0, 2, 3])) == 0
-
-
-binary = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=30)
-
-
-@given(binary)
-def test_two_class_metrics_from_the_table_of_counts(pairs):
-    predicted, labels = np.array(pairs).T
-    tp, fp, fn, tn = (pairs.count(c) for c in ((1, 1), (1, 0), (0, 1), (0, 0)))
-    assert accuracy(predicted, labels) == pytest.approx((tp + tn) / len(pairs))
-    assert f1(predicted, labels) == pytest.approx(2 * tp / (2 * tp + fp + fn) if tp + fp + fn else 0)
-    under = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
-    assert matthews(predicted, labels) == pytest.approx((tp * tn - fp * fn) / np.sqrt(under) if under else 0, abs=1e-12)
-    if under:
-        assert matthews(predicted, labels) == pytest.approx(stats.pearsonr(predicted, labels).statistic, abs=1e-9)
-
-
-@given(st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=3, max_size=30))
-def test_correlations_equal_scipy_also_with_ties(pairs):
-    x, y = np.array(pairs, float).T
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        assert pearson_spearman(x, y) == 0
-    else:
-        expected = (stats.pearsonr(x, y).statistic + stats.spearmanr(x, y).statistic) / 2
-        assert pearson_spearman(x, y) == pytest.approx(expected, abs=1e-9)
-        assert pearson_spearman(3 * x - 7, y) == pytest.approx(expected, abs=1e-9)
+# ---- answers ----------------------------------------------------------------------------------------------
 
 
 def test_score_takes_the_task_s_metric():
@@ -295,3 +347,44 @@ def test_score_takes_the_task_s_metric():
     assert score(find_task("mnli"), three, three.argmax(axis=1)) == 1
     assert score(find_task("mnli"), three, (three.argmax(axis=1) + 1) % 3) == 0
     assert [find_task(n).metric for n in ("sst-2", "cola", "mrpc", "qqp")] == ["accuracy", "matthews", "f1", "f1"]
+
+
+def test_scores_are_all_that_glue_asks_for():
+    logits = np.array([[2.0, 1], [0, 1], [0, 3], [5, 0]])
+    labels = np.array([0, 1, 0, 1])
+    for name in ("mrpc", "qqp"):
+        assert scores(find_task(name), logits, labels) == {"f1": 0.5, "accuracy": 0.5}
+    assert scores(find_task("cola"), logits, labels) == {"matthews": 0}
+    for name in ("sst-2", "qnli", "rte", "wnli", "opinions"):
+        assert scores(find_task(name), logits, labels) == {"accuracy": 0.5}
+    x, y = np.array([[1.0], [2], [4]]), np.array([1.0, 2, 3])
+    found = scores(find_task("sts-b"), x, y)
+    assert found["spearman"] == pytest.approx(1) and found["pearson"] < 0.99
+    assert score(find_task("sts-b"), x, y) == pytest.approx((found["pearson"] + found["spearman"]) / 2)
+
+
+@pytest.mark.parametrize(
+    "name, logits, expected",
+    [
+        ("sst-2", [[0, 1], [1, 0]], ["1", "0"]),
+        ("cola", [[0, 1], [1, 0]], ["1", "0"]),
+        ("mrpc", [[0, 1], [1, 0]], ["1", "0"]),
+        ("qqp", [[0, 1], [1, 0]], ["1", "0"]),
+        ("wnli", [[0, 1], [1, 0]], ["1", "0"]),
+        ("rte", [[0, 1], [1, 0]], ["not_entailment", "entailment"]),
+        ("qnli", [[0, 1], [1, 0]], ["not_entailment", "entailment"]),
+        ("mnli", [[0, 0, 1], [1, 0, 0], [0, 1, 0]], ["contradiction", "entailment", "neutral"]),
+        ("sts-b", [[-0.2], [2.34567], [7.0], [-0.0], [5]], ["0.000", "2.346", "5.000", "0.000", "5.000"]),
+    ],
+)
+def test_predictions_as_glue_wants_them(name, logits, expected, tmp_path):
+    write_predictions(tmp_path / "p.tsv", find_task(name), np.array(logits, np.float32))
+    lines = [f"{i}\t{label}" for i, label in enumerate(expected)]
+    assert (tmp_path / "p.tsv").read_bytes().decode() == "\n".join(["index\tprediction", *lines]) + "\n"
+
+
+def test_glue_s_names_of_the_files():
+    names = {submission_name(t, "test") for t in TASKS.values() if t.name not in ("opinions", "mnli")}
+    assert names == {f"{n}.tsv" for n in ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "QNLI", "RTE", "WNLI")}
+    found = [submission_name(find_task("mnli"), s) for s in ("test", "test_matched", "test_mismatched")]
+    assert found == ["MNLI-m.tsv", "MNLI-m.tsv", "MNLI-mm.tsv"]

@@ -149,7 +149,8 @@ def contents(directory):
 
 
 def log_lines(directory, timed=False):
-    """The lines of train_log.jsonl, without the fields that a clock decides."""
+    """The lines of train_log.jsonl, without the fields that a clock decides, and those that look at the lines before
+    (after --resume there are none)."""
     lines = [json.loads(x) for x in (Path(directory) / "train_log.jsonl").read_text(encoding="utf-8").splitlines()]
-    clock = () if timed else ("step_ms", "examples_per_second")
-    return [{k: v for k, v in line.items() if k not in clock} for line in lines]
+    left_out = () if timed else ("step_ms", "examples_per_second", "dead", "saturated")
+    return [{k: v for k, v in line.items() if k not in left_out} for line in lines]
