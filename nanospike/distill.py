@@ -1,6 +1,8 @@
 """python -m nanospike.distill: a BERT teacher teaches a spiking student."""
 
+import functools
 import math
+import shutil
 import sys
 import time
 import warnings
@@ -11,6 +13,7 @@ from . import __version__
 from .backend import krylov, library
 from .checkpoint import write_json
 from .config import InputError, StudentConfig, flag, option, parse, require_at_least
+from .corpus import read_corpus
 from .inference import bundled, evaluate_student, peak_memory_mb, table, teacher_logits
 from .loss import teacher_layers
 from .models import load_teacher
@@ -21,7 +24,8 @@ from .simulate import DRIVES
 from .solve import ADJOINT_METHODS
 from .student import init_student, mean_rate
 from .tasks import find_task, read_split, score, training_texts
-from .text import encode_splits, encode_windows, load_tokenizer, read_lines, require_segments, save_tokenizer
+from .teacher_cache import computed, parts_of, targets
+from .text import encode_splits, load_tokenizer, require_segments, save_tokenizer
 from .train import Run, Stage, TrainingOptions, begin, command
 from .tree import leaves
 
@@ -87,6 +91,16 @@ class Distill(TrainingOptions):
         "time steps at which the student is evaluated; the largest is that of --forward spikes", (2, 4, 8, 16, 32, 64)
     )
     adjoint_solver: str = option("solver of the adjoint system, with feedback", "gmres", choices=ADJOINT_METHODS)
+    teacher_cache: float = option(
+        "most GB (10^9 bytes) of the teacher's activations to keep on disk, rounded to float16, in stages of more than "
+        "one epoch; a stage that needs more computes them in every epoch; 0: keep none",
+        4.0,
+    )
+    cache_dir: Path | None = option(
+        "where the tokenised corpus and the teacher's activations are kept, for any number of runs; without it, in the "
+        "output directory, until the end of the run",
+        None,
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -102,6 +116,7 @@ class Distill(TrainingOptions):
         if not self.time_steps or min(self.time_steps) < 1:
             raise InputError(f"--time-steps: found {list(self.time_steps)}, expected whole numbers of at least 1")
         require_at_least(self, encoders=0, hidden=0, attention=0, logits=0, labels=0, keep_internal=0)
+        require_at_least(self, teacher_cache=0)
         if not 0 < self.temperature < math.inf:
             raise InputError(f"--temperature: found {self.temperature}, expected above 0")
         if self.drive == "differential" and self.leak != 1:
@@ -159,8 +174,8 @@ def loss_terms(options, stage):
     }
 
 
-def gradients(teacher, student, options, stage):
-    """Stage.gradients of the distillation loss."""
+def gradients(teacher_output, student, options, stage):
+    """Stage.gradients of the distillation loss; teacher_output(batch) is the teacher's part of it."""
     terms = loss_terms(options, stage) | {"temperature": options.temperature, "layer_map": options.layer_map or None}
     simulation = None
     if options.forward == "spikes":
@@ -169,7 +184,7 @@ def gradients(teacher, student, options, stage):
 
     def step(batch, seed):
         inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
-        out, _ = teacher.forward(*inputs, differentiable=False)
+        out = teacher_output(batch)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # solves that fail are counted and logged below
             result = student.gradients(
@@ -231,18 +246,17 @@ def require_usable(options, teacher, task):
 
 
 def read_data(options, teacher, task):
-    """({stage: Encoded, "dev": Encoded}, tokenizer), everything that a run reads."""
+    """({stage: Encoded, "dev": Encoded}, tokenizer), everything that a run reads; "general": a Corpus."""
     tokenizer = load_tokenizer(teacher.directory, teacher.config.vocab_size)
     texts, dev = training_texts(task, options.data_dir), read_split(task, options.data_dir, "dev")
     if options.labels and texts.labels is None:
         raise InputError(f"--labels: the training texts of {task.name} have no labels")
-    paragraphs = read_lines(options.corpus) if "general" in options.stages else []
     length = min(options.max_length, teacher.config.max_position_embeddings)
     data = encode_splits(tokenizer, {"internal": texts, "dev": dev}, length)
     require_segments(data["internal"], teacher.config, teacher.directory)
     data["prediction"] = data["internal"]
-    if paragraphs:
-        data["general"] = encode_windows(tokenizer, paragraphs, length)
+    if "general" in options.stages:
+        data["general"] = read_corpus(options.corpus, tokenizer, length)
     return data, tokenizer
 
 
@@ -264,6 +278,8 @@ def main(argv=None):
     student.directory = teacher.directory
     student.raw_config = {"id2label": task.id2label, "nanospike_version": __version__}
     begin(options)
+    if "general" in data:
+        data["general"] = data["general"].tokenised(cache_of(options))
     summary = Run(options, student.parameters()).train(stages_of(options, teacher, student, data))
     student.save(options.output_dir)
     save_tokenizer(tokenizer, options.output_dir)
@@ -272,13 +288,32 @@ def main(argv=None):
     write_json(options.output_dir / "train_results.json", summary | {"peak_memory_mb": peak_memory_mb()})
     write_json(options.output_dir / "eval_results.json", results)
     write_report(options.output_dir, results)
+    if options.cache_dir is None:
+        shutil.rmtree(cache_of(options), ignore_errors=True)
     print(table(results))
     print(f"{results['total_seconds']:.0f} s, {results['peak_memory_mb']:.0f} MB; saved in {options.output_dir}")
 
 
+def cache_of(options):
+    return options.cache_dir or options.output_dir / "cache"
+
+
 def stages_of(options, teacher, student, data):
-    plan = zip(options.stages, options.epochs, options.learning_rate, strict=True)
-    return [Stage(name, data[name], gradients(teacher, student, options, name), n, rate) for name, n, rate in plan]
+    stages = []
+    for name, epochs, rate in zip(options.stages, options.epochs, options.learning_rate, strict=True):
+        stage = Stage(name, data[name], None, epochs, rate)
+        teacher_output = teacher_output_of(options, teacher, student, stage)
+        stages.append(replace(stage, gradients=gradients(teacher_output, student, options, name)))
+    return stages
+
+
+def teacher_output_of(options, teacher, student, stage):
+    """batch -> TeacherOutput of a stage: from the cache where epochs repeat."""
+    if not options.teacher_cache or stage.steps(options) <= math.ceil(len(stage.data) / options.batch_size):
+        return functools.partial(computed, teacher)
+    terms = loss_terms(options, stage.name) | {"layer_map": options.layer_map or None}
+    parts = parts_of(student.config.num_hidden_layers, teacher, **terms)
+    return targets(teacher, stage.data, parts, cache_of(options), options.teacher_cache * 1e9)
 
 
 def evaluate(options, teacher, student, task, dev_data):

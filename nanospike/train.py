@@ -26,7 +26,7 @@ from .optim import AdamW, Diverged, linear_schedule
 from .text import batch_order, collate
 
 KEEP_CHECKPOINTS = 2
-MAY_CHANGE = {"output_dir", "resume", "device", "log_every", "save_every"}  # on --resume
+MAY_CHANGE = {"output_dir", "resume", "device", "log_every", "save_every", "cache_dir"}  # on --resume
 STAGE_SEEDS = {"finetune": 1, "general": 2, "internal": 3, "prediction": 4}
 
 
@@ -60,7 +60,7 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of training on `data` (text.Encoded).
+    """One stage of training on `data` (text.Encoded or corpus.TokenStore).
 
     gradients(batch, rng_seed) -> (terms {name: 0-d array}, grads {name: array or RowSum}, notes: () -> dict of
     numbers that are only worth computing for a line of the log).
@@ -81,12 +81,11 @@ class Stage:
 
     def batches(self, options, start):
         """Index arrays of the batches from step `start` on: the same whenever they are asked for."""
-        lengths = np.array([len(ids) for ids in self.data.ids])
         per_epoch = self._per_epoch(options)
         epoch = start // per_epoch
         while True:
-            order = batch_order(lengths, options.batch_size, (options.seed, STAGE_SEEDS[self.name], epoch))
-            yield from order[max(0, start - epoch * per_epoch) :]
+            order = batch_order(self.data.lengths, options.batch_size, (options.seed, STAGE_SEEDS[self.name], epoch))
+            yield from (order[i] for i in range(max(0, start - epoch * per_epoch), per_epoch))
             epoch += 1
 
 
