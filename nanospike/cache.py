@@ -28,12 +28,17 @@ def kept(directory, make):
     if directory.exists():
         print(f"{directory}: {problem}; made again", file=sys.stderr)
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(directory) as temporary:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        make(temporary)
-        write_json(temporary / LISTING, {p.name: _described(p) for p in sorted(temporary.iterdir())})
-        shutil.rmtree(directory, ignore_errors=True)
+    try:
+        with replacing(directory) as temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            make(temporary)
+            write_json(temporary / LISTING, {p.name: _described(p) for p in sorted(temporary.iterdir())})
+            if damage(directory) is not None:
+                shutil.rmtree(directory, ignore_errors=True)
+    except OSError:  # one that another process finished meanwhile is not replaced, but used
+        if damage(directory) is not None:
+            raise
     return directory
 
 

@@ -24,7 +24,8 @@ from .loss import teacher_layers
 from .text import collate, in_length_order
 
 BATCH = 32  # examples per forward pass of the teacher: fixed, because a batch's size shows in the last bits
-SHARD = 2**25  # bytes, about
+SHARD = 2**25  # bytes, about; more where there would be more than FILES, each of which is kept open
+FILES = 256
 FORMAT = 1  # of the shards, part of their directory's name
 
 
@@ -43,7 +44,7 @@ class Parts:
         per_pair = 2 * config.num_attention_heads * len(self.attention)
         rows = len(lengths) * (16 + 4 * config.num_labels * self.logits)
         whole = rows + per_token * lengths.sum() + per_pair * (lengths**2).sum()
-        return int(whole) + 1024 * (2 + int(whole) // SHARD)  # the shards' headers
+        return int(whole) + 1024 * (2 + min(FILES, int(whole) // SHARD))  # headers and listing
 
 
 def parts_of(encoders, teacher, *, hidden=0.0, attention=0.0, logits=0.0, layer_map=None, **others):
@@ -100,7 +101,7 @@ def forget_oldest(places, room):
     for place in sorted(places, key=lambda p: p.stat().st_mtime):
         if sum(map(size, [p for p in places if p.exists()])) <= room:
             break
-        shutil.rmtree(place)
+        shutil.rmtree(place, ignore_errors=True)  # another run may be at it too
 
 
 def key_of(teacher, data, parts):
@@ -120,12 +121,13 @@ def shards(teacher, data, parts):
     float16; logits (n, C) float32.
     """
     rows, held = [], 0
+    most = max(SHARD, parts.nbytes(teacher.config, data.lengths) // FILES)
     for index in in_length_order(data, BATCH):
         batch = collate(data, index, teacher.device)
         for row in _rows(computed(teacher, batch), batch, parts):
             rows.append(row)
             held += sum(a.nbytes for a in row.values())
-        if held >= SHARD:
+        if held >= most:
             yield _joined(rows)
             rows, held = [], 0
     if rows:

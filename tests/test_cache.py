@@ -26,6 +26,19 @@ def test_kept_is_made_once(tmp_path):
     assert cache.size(place) == sum(p.stat().st_size for p in place.iterdir()) > 4
 
 
+def test_what_another_process_finished_meanwhile_is_used(tmp_path):
+    place, mark = tmp_path / "place", []
+
+    def slow(directory):
+        cache.kept(tmp_path / "quick", fill)
+        (tmp_path / "quick").rename(place)
+        mark.append((place / "a").stat().st_ino)
+        fill(directory)
+
+    assert cache.kept(place, slow) == place
+    assert (place / "a").stat().st_ino == mark[0] and [p.name for p in tmp_path.iterdir()] == ["place"]
+
+
 def test_a_maker_that_fails_leaves_what_was_there(tmp_path):
     place = tmp_path / "place"
     fill(cache.kept(place, fill))
@@ -39,6 +52,15 @@ def test_a_maker_that_fails_leaves_what_was_there(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         cache.kept(place, fail)
     assert contents(tmp_path) == before
+
+
+def test_a_disk_that_is_full(tmp_path):
+    def full(directory):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        cache.kept(tmp_path / "place", full)
+    assert contents(tmp_path) == {}
 
 
 def test_rubbish_of_an_earlier_process_of_this_number_does_not_get_in(tmp_path):

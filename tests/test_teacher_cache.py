@@ -52,10 +52,11 @@ def close(found, expected, mask):
 # ---- what is read is what the teacher computes --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shard", [1, 4000, 2**25])
+@pytest.mark.parametrize("shard, files", [(1, 10**9), (1, 2), (2**25, 256)])
 @pytest.mark.parametrize("parts", [ALL, Parts((0, 2), (1,), False), Parts((), (0, 1), False), Parts((), (), True)])
-def test_activations_within_their_rounding(parts, shard, teacher, tmp_path, monkeypatch):
+def test_activations_within_their_rounding(parts, shard, files, teacher, tmp_path, monkeypatch):
     monkeypatch.setattr(teacher_cache, "SHARD", shard)
+    monkeypatch.setattr(teacher_cache, "FILES", files)
     data = some_data()
     source = targets(teacher, data, parts, tmp_path, LIMIT)
     calls = None
@@ -79,9 +80,9 @@ def test_activations_within_their_rounding(parts, shard, teacher, tmp_path, monk
             np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-5, atol=1e-6)
     assert not calls  # after the first batch the teacher is not asked
     (place,) = tmp_path.iterdir()
-    files = len(list(place.glob("*.safetensors")))
-    assert files == 3 if shard == 1 else files == 1 if shard == 2**25 else 1 <= files <= 3  # 3 forward passes
-    assert size(place) <= parts.nbytes(teacher.config, data.lengths) + 1000  # the listing
+    found = len(list(place.glob("*.safetensors")))
+    assert found == 3 if files > 256 else 1 <= found <= 2  # 3 forward passes
+    assert size(place) <= parts.nbytes(teacher.config, data.lengths)
 
 
 def test_the_same_targets_in_every_order_bit_for_bit(teacher, tmp_path):
