@@ -1,38 +1,35 @@
 """python -m nanospike.distill: a BERT teacher teaches a spiking student."""
 
 import math
+import shutil
 import sys
 import time
-import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from . import __version__
 from .backend import krylov, library
 from .checkpoint import write_json
 from .config import InputError, StudentConfig, flag, option, parse, require_at_least
+from .corpus import read_corpus
 from .glue import TASK_HELP, run_tasks
 from .inference import bundled, evaluate_student, nested, peak_memory_mb, table, with_teacher
 from .loss import teacher_layers
 from .models import load_teacher
-from .monitor import PROBE_STEPS, Monitor, gap_probe
+from .monitor import PROBE_STEPS
 from .neuron import SPIKES
-from .optim import Diverged
 from .report import write_report
 from .simulate import DRIVES
 from .solve import ADJOINT_METHODS
-from .student import init_student, mean_rate
+from .student import init_student
 from .tasks import find_task, read_splits, training_texts
-from .text import encode_splits, encode_windows, load_tokenizer, read_lines, require_segments, save_tokenizer
-from .train import Run, Stage, TrainingOptions, begin, command, require_startable
-from .tree import leaves, summed
+from .teaching import cache_of, loss_terms, stages_of
+from .text import encode_splits, load_tokenizer, require_segments, save_tokenizer
+from .train import Run, TrainingOptions, begin, command, require_startable
 
 STAGES = ("general", "internal", "prediction")
 STAGE_EPOCHS = {"general": 1.0, "internal": 3.0, "prediction": 2.0}
 STAGE_LEARNING_RATES = {"general": 1e-3, "internal": 1e-3, "prediction": 3e-4}
-MOST_FAILURES = 50  # batches in a row whose equilibrium or adjoint does not converge, before the run is stopped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +93,16 @@ class Distill(TrainingOptions):
         100,
     )
     adjoint_solver: str = option("solver of the adjoint system, with feedback", "gmres", choices=ADJOINT_METHODS)
+    teacher_cache: float = option(
+        "most GB (10^9 bytes) of the teacher's activations to keep on disk, rounded to float16, in stages of more than "
+        "one epoch; a stage that needs more computes them in every epoch; 0: keep none",
+        4.0,
+    )
+    cache_dir: Path | None = option(
+        "where the tokenised corpus and the teacher's activations are kept, for any number of runs; without it, in the "
+        "output directory, until the end of the run",
+        None,
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -112,6 +119,7 @@ class Distill(TrainingOptions):
         if not self.time_steps or min(self.time_steps) < 1:
             raise InputError(f"--time-steps: found {list(self.time_steps)}, expected whole numbers of at least 1")
         require_at_least(self, encoders=0, hidden=0, attention=0, logits=0, labels=0, keep_internal=0)
+        require_at_least(self, teacher_cache=0)
         if not 0 < self.temperature < math.inf:
             raise InputError(f"--temperature: found {self.temperature}, expected above 0")
         if self.drive == "differential" and self.leak != 1:
@@ -157,80 +165,6 @@ def student_config(options, teacher, task):
     return {k: v for k, v in (shape | neurons | activation).items() if k in StudentConfig.__dataclass_fields__}
 
 
-def loss_terms(options, stage):
-    """The weights of loss.distillation in a stage."""
-    if stage != "prediction":
-        return {"hidden": options.hidden, "attention": options.attention, "logits": 0.0, "label_weight": 0.0}
-    return {
-        "hidden": options.hidden * options.keep_internal,
-        "attention": options.attention * options.keep_internal,
-        "logits": options.logits,
-        "label_weight": options.labels,
-    }
-
-
-def monitor_of(student, options, stage, data):
-    """The Monitor of a stage on `data` (text.Encoded); None for an ann student."""
-    if student.config.activation == "ann":
-        return None
-    return Monitor(stage, gap_probe(student, data, options.drive), options.probe_every, options.log_every)
-
-
-def gradients(teacher, student, options, stage, workers, monitor=None):
-    """Stage.gradients of the distillation loss. monitor: a monitor.Monitor."""
-    terms = loss_terms(options, stage) | {"temperature": options.temperature, "layer_map": options.layer_map or None}
-    simulation = None
-    if options.forward == "spikes":
-        simulation = {"time_steps": max(options.time_steps), "drive": options.drive}
-    failures = [0]
-
-    def part(batch, totals):
-        inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
-        out, _ = teacher.forward(*inputs, differentiable=False)
-        return student.gradients(
-            *inputs, out, adjoint_solver=options.adjoint_solver, simulation=simulation, totals=totals,
-            labels=batch.labels if terms["label_weight"] else None, **terms,
-        )  # fmt: skip
-
-    def step(batches, seed, totals):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # solves that fail are counted and logged below
-            results = workers.map(lambda batch: part(batch, totals), batches)
-        _count_failures(failures, results)
-        values = {name: sum(r.terms[name] for r in results) for name in results[0].terms}
-        grads = summed([dict(leaves(r.grads)) for r in results], workers)
-        return values, grads, lambda: notes(student, results, batches, failures[0], monitor, seed[-1] + 1)
-
-    return step
-
-
-def _count_failures(failures, results):
-    bad = [r for result in results for r in (result.equilibrium, result.adjoint) if r and not r.converged]
-    failures[0] = failures[0] + 1 if bad else 0
-    if failures[0] > MOST_FAILURES:
-        raise Diverged(f"{failures[0]} batches in a row without convergence: {bad[0].message}")
-
-
-def notes(student, results, batches, failures, monitor=None, step=0):
-    """What a line of the log after update `step` says about the student's state: over all parts of a batch."""
-    spiking = student.config.activation != "ann"
-    tokens = [int(b.attention_mask.sum()) for b in batches]
-    rates = [mean_rate(r.equilibrium, b.attention_mask) for r, b in zip(results, batches, strict=True) if spiking]
-    values = {"mean_rate": float(np.average(rates, weights=tokens)) if spiking else None}
-    if results[0].adjoint is not None:
-        values |= {
-            "equilibrium_sweeps": max(r.equilibrium.iterations for r in results),
-            "equilibrium_residual": max(r.equilibrium.residual for r in results),
-            "adjoint_sweeps": max(r.adjoint.iterations for r in results),
-            "adjoint_residual": max(r.adjoint.residual for r in results),
-            "failed_in_a_row": failures,
-        }
-    if monitor is not None:
-        parts = [(r.equilibrium.rates, b.attention_mask) for r, b in zip(results, batches, strict=True)]
-        values |= monitor.notes(parts, step)
-    return values
-
-
 def resolved(options, teacher):
     """The options with what was left open filled in, as they are printed, saved and compared on --resume."""
     encoders = options.encoders or teacher.config.num_hidden_layers
@@ -257,18 +191,20 @@ def require_usable(options, teacher, task):
 
 
 def read_data(options, teacher, task):
-    """({stage: Encoded, "dev" (and "dev_mismatched"): Encoded}, tokenizer), everything that a run reads."""
+    """({stage: Encoded, "dev" (and "dev_mismatched"): Encoded}, tokenizer), everything that a run reads.
+
+    "general" is a corpus.Corpus.
+    """
     tokenizer = load_tokenizer(teacher.directory, teacher.config.vocab_size)
     texts, devs = training_texts(task, options.data_dir), read_splits(task, options.data_dir, "dev")
     if options.labels and texts.labels is None:
         raise InputError(f"--labels: the training texts of {task.name} have no labels")
-    paragraphs = read_lines(options.corpus) if "general" in options.stages else []
     length = min(options.max_length, teacher.config.max_position_embeddings)
     data = encode_splits(tokenizer, {"internal": texts} | devs, length)
     require_segments(data["internal"], teacher.config, teacher.directory)
     data["prediction"] = data["internal"]
-    if paragraphs:
-        data["general"] = encode_windows(tokenizer, paragraphs, length)
+    if "general" in options.stages:
+        data["general"] = read_corpus(options.corpus, tokenizer, length)
     return data, tokenizer
 
 
@@ -296,6 +232,8 @@ def run(began, options, task, teacher, data, tokenizer):
     student.raw_config = {"id2label": task.id2label, "nanospike_version": __version__}
     begin(options)
     job = Run(options, student.parameters())
+    if "general" in data:
+        data["general"] = data["general"].tokenised(cache_of(options))
     summary = job.train(stages_of(options, teacher, student, data, job.workers))
     student.save(options.output_dir)
     save_tokenizer(tokenizer, options.output_dir)
@@ -304,6 +242,8 @@ def run(began, options, task, teacher, data, tokenizer):
     write_json(options.output_dir / "train_results.json", summary | {"peak_memory_mb": peak_memory_mb()})
     write_json(options.output_dir / "eval_results.json", results)
     write_report(options.output_dir, results)
+    if options.cache_dir is None:
+        shutil.rmtree(cache_of(options), ignore_errors=True)
     print(table(results))
     print(f"{results['total_seconds']:.0f} s, {results['peak_memory_mb']:.0f} MB; saved in {options.output_dir}")
     return results
@@ -311,13 +251,6 @@ def run(began, options, task, teacher, data, tokenizer):
 
 def main(argv=None):
     run_tasks(parse(Distill, argv, prog="python -m nanospike.distill"), prepare, run, models=("teacher",))
-
-
-def stages_of(options, teacher, student, data, workers):
-    plan = zip(options.stages, options.epochs, options.learning_rate, strict=True)
-    watch = {name: monitor_of(student, options, name, data[name]) for name in options.stages}
-    learn = {name: gradients(teacher, student, options, name, workers, watch[name]) for name in options.stages}
-    return [Stage(name, data[name], learn[name], epochs, rate) for name, epochs, rate in plan]
 
 
 def evaluate(options, teacher, student, task, data):

@@ -1,5 +1,6 @@
 """Tokenizing, and batches of similar length with dynamic padding."""
 
+import hashlib
 import json
 import warnings
 from dataclasses import dataclass
@@ -88,7 +89,10 @@ def bert_template(vocabulary):
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of examples, without padding: ids and types are lists of int64 arrays (L,); labels (n,) or None."""
+    """Token ids of examples, without padding: ids and types are lists of int64 arrays (L,); labels (n,) or None.
+
+    What training needs of its data: their number, lengths, labels, examples, digest. corpus.TokenStore has them too.
+    """
 
     ids: list
     types: list
@@ -96,6 +100,22 @@ class Encoded:
 
     def __len__(self):
         return len(self.ids)
+
+    @property
+    def lengths(self):
+        """(n,) int64."""
+        return np.array([len(ids) for ids in self.ids], np.int64)
+
+    def examples(self, index):
+        """[(ids (L,), types (L,))] of the examples `index`."""
+        return [(self.ids[i], self.types[i]) for i in index]
+
+    def digest(self):
+        """A hash of the ids and segments of all examples."""
+        digest = hashlib.sha256(self.lengths.tobytes())
+        for ids, types in zip(self.ids, self.types, strict=True):
+            digest.update(ids.tobytes() + types.tobytes())
+        return digest.hexdigest()
 
 
 def encode(tokenizer, texts, max_length, labels=None):
@@ -138,18 +158,6 @@ def require_segments(data, config, where):
         raise InputError(f"{where}: type_vocab_size is {config.type_vocab_size}, pairs of texts need 2")
 
 
-def encode_windows(tokenizer, paragraphs, max_length):
-    """Running text in windows of at most max_length pieces, [CLS] and [SEP] around each; nothing is cut off."""
-    first, last = (tokenizer.token_to_id(t) for t in ("[CLS]", "[SEP]"))
-    windows = []
-    for begin in range(0, len(paragraphs), TEXTS_AT_A_TIME):
-        some = paragraphs[begin : begin + TEXTS_AT_A_TIME]
-        for pieces in tokenizer.encode_batch(some, add_special_tokens=False):
-            for start in range(0, len(pieces.ids), max_length - 2):
-                windows.append(np.array([first, *pieces.ids[start : start + max_length - 2], last], np.int64))
-    return Encoded(windows, [ids * 0 for ids in windows])
-
-
 @dataclass(frozen=True)
 class Batch:
     """input_ids, attention_mask, token_type_ids (B, L) int64, labels (B,) or None, all on one device; index (B,) on the
@@ -162,35 +170,51 @@ class Batch:
     index: np.ndarray
 
 
-def collate(encoded, index, device="cpu"):
-    """The examples `index`, padded with 0 to the longest of them."""
-    length = max(len(encoded.ids[i]) for i in index)
-    ids, mask, types = np.zeros((3, len(index), length), np.int64)
-    for row, i in enumerate(index):
-        n = len(encoded.ids[i])
-        ids[row, :n], mask[row, :n], types[row, :n] = encoded.ids[i], 1, encoded.types[i]
-    labels = None if encoded.labels is None else to_device(encoded.labels[index], device)
+def collate(data, index, device="cpu"):
+    """The examples `index` of an Encoded or a TokenStore, padded with 0 to the longest of them."""
+    rows = data.examples(index)
+    ids, mask, types = np.zeros((3, len(rows), max(len(row) for row, _ in rows)), np.int64)
+    for i, (row, segments) in enumerate(rows):
+        ids[i, : len(row)], mask[i, : len(row)], types[i, : len(row)] = row, 1, segments
+    labels = None if data.labels is None else to_device(data.labels[index], device)
     return Batch(*(to_device(a, device) for a in (ids, mask, types)), labels, np.asarray(index))
 
 
-def batch_order(lengths, batch_size, seed):
-    """Batches (lists of indices) of one epoch: random, examples of similar length together, a function of the seed.
+@dataclass(frozen=True)
+class BatchOrder:
+    """The batches of one epoch, int64 index arrays: a sequence that makes each when it is asked for.
 
-    `seed` is an int or a sequence of ints (run, stage, epoch).
+    examples (n,): every one once, those of a batch side by side; turns (batches,): which batch comes when.
+    """
+
+    examples: np.ndarray
+    turns: np.ndarray
+    batch_size: int
+
+    def __len__(self):
+        return len(self.turns)
+
+    def __getitem__(self, step):
+        start = int(self.turns[step]) * self.batch_size
+        return self.examples[start : start + self.batch_size].astype(np.int64)
+
+
+def batch_order(lengths, batch_size, seed):
+    """The BatchOrder of one epoch: random, examples of similar length together, a function of the seed.
+
+    `seed` is an int or a sequence of ints (run, stage, epoch). Takes 4 bytes an example, up to two thousand million.
     """
     rng = np.random.default_rng(seed)
-    order = rng.permutation(len(lengths))
-    batches = []
+    order = rng.permutation(np.arange(len(lengths), dtype=np.int32 if len(lengths) < 2**31 else np.int64))
     for start in range(0, len(order), POOL * batch_size):
         pool = order[start : start + POOL * batch_size]
-        pool = pool[np.argsort(lengths[pool], kind="stable")]
-        batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
-    return [batches[i] for i in rng.permutation(len(batches))]
+        pool[:] = pool[np.argsort(lengths[pool], kind="stable")]
+    return BatchOrder(order, rng.permutation(-(-len(order) // batch_size)), batch_size)
 
 
 def in_length_order(encoded, batch_size):
     """Indices of batches that cover all examples once, sorted by length: least padding, for evaluation."""
-    order = np.argsort([len(i) for i in encoded.ids], kind="stable")
+    order = np.argsort(encoded.lengths, kind="stable")
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 

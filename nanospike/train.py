@@ -28,7 +28,7 @@ from .text import batch_order, collate
 from .workers import Workers, shares
 
 KEEP_CHECKPOINTS = 2
-MAY_CHANGE = {"output_dir", "resume", "device", "workers", "log_every", "save_every"}  # on --resume
+MAY_CHANGE = {"output_dir", "resume", "device", "workers", "log_every", "save_every", "cache_dir"}  # on --resume
 STAGE_SEEDS = {"finetune": 1, "general": 2, "internal": 3, "prediction": 4}
 
 
@@ -63,7 +63,7 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of training on `data` (text.Encoded).
+    """One stage of training on `data` (text.Encoded or corpus.TokenStore).
 
     gradients(batches, rng_seed, totals) -> (terms {name: 0-d array}, grads {name: array or RowSum}, notes: () -> dict
     of numbers that are only worth computing for a line of the log), of one batch that comes in parts (text.Batch) and
@@ -85,12 +85,11 @@ class Stage:
 
     def batches(self, options, start):
         """Index arrays of the batches from step `start` on: the same whenever they are asked for."""
-        lengths = np.array([len(ids) for ids in self.data.ids])
         per_epoch = self._per_epoch(options)
         epoch = start // per_epoch
         while True:
-            order = batch_order(lengths, options.batch_size, (options.seed, STAGE_SEEDS[self.name], epoch))
-            yield from order[max(0, start - epoch * per_epoch) :]
+            order = batch_order(self.data.lengths, options.batch_size, (options.seed, STAGE_SEEDS[self.name], epoch))
+            yield from (order[i] for i in range(max(0, start - epoch * per_epoch), per_epoch))
             epoch += 1
 
 
@@ -190,7 +189,7 @@ class Run:
 
     def _parts(self, data, index):
         """The examples `index` as one batch for each worker, and the totals of all of them."""
-        lengths = np.array([len(data.ids[i]) for i in index])
+        lengths = data.lengths[index]
         parts = [collate(data, index[s], self.options.device) for s in shares(lengths, self.workers.size)]
         return parts, Totals(len(index), lengths.sum(), (lengths * lengths).sum())
 

@@ -17,7 +17,6 @@ from nanospike.text import (
     batch_order,
     collate,
     encode,
-    encode_windows,
     in_length_order,
     label_names,
     load_tokenizer,
@@ -136,24 +135,6 @@ def test_no_texts_and_an_empty_text(tokenizer):
     assert pieces(tokenizer, encode(tokenizer, [""], 8).ids[0]) == ["[CLS]", "[SEP]"]
 
 
-@pytest.mark.parametrize("length", [3, 5, 16, 10**4])
-def test_windows_cut_nothing_off(length, tokenizer):
-    paragraphs = [
-        "the tea was hot and the cake was fresh .",
-        "soup",
-        "",
-        "we laughed all evening and want to go back .",
-    ]
-    whole = [i for p in paragraphs for i in tokenizer.encode(p, add_special_tokens=False).ids]
-    windows = encode_windows(tokenizer, paragraphs, length)
-    first, last = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
-    assert [i for w in windows.ids for i in w[1:-1]] == whole
-    assert all(3 <= len(w) <= length and w[0] == first and w[-1] == last for w in windows.ids)
-    assert all(not t.any() and len(t) == len(w) for t, w in zip(windows.types, windows.ids, strict=True))
-    expected = [-(-len(tokenizer.encode(p, add_special_tokens=False).ids) // (length - 2)) for p in paragraphs]
-    assert len(windows) == sum(expected)  # as few as it takes
-
-
 # ---- batches ------------------------------------------------------------------------------------------------
 
 lengths_of = st.lists(st.integers(2, 40), min_size=1, max_size=300)
@@ -177,6 +158,21 @@ def test_seed_stage_and_epoch_each_change_the_order():
     orders = [batch_order(lengths, 8, s) for s in ((1, 2, 0), (1, 2, 1), (1, 3, 0), (2, 2, 0))]
     flat = {tuple(int(i) for b in order for i in b) for order in orders}
     assert len(flat) == 4
+
+
+@given(lengths_of, st.integers(1, 9), st.integers(0, 2**31))
+def test_batches_made_when_asked_for_are_those_of_the_whole_list(lengths, batch_size, seed):
+    """The order that version 0.1 used: results made with it can be made again."""
+    lengths, rng = np.array(lengths), np.random.default_rng(seed)
+    order, batches = rng.permutation(len(lengths)), []
+    for start in range(0, len(order), POOL * batch_size):
+        pool = order[start : start + POOL * batch_size]
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
+    expected = [batches[i].tolist() for i in rng.permutation(len(batches))]
+    found = batch_order(lengths, batch_size, seed)
+    assert [b.tolist() for b in found] == expected == [found[i].tolist() for i in range(len(found))]
+    assert all(b.dtype == np.int64 for b in found)
 
 
 def test_lengths_within_a_batch_are_similar():

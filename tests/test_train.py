@@ -364,6 +364,6 @@ def test_ten_steps_of_distillation_fall(variant, places, tmp_path):
 
 def test_an_ordinary_copy_of_the_teacher_has_nothing_to_learn_from_its_states(places, tmp_path):
     where = ("--teacher", places["model"], "--task", "sst-2", "--data-dir", four_texts(tmp_path))
-    options = ("--student", "ann", "--stages", "internal", "--output-dir", tmp_path / "out")
+    options = ("--student", "ann", "--stages", "internal", "--output-dir", tmp_path / "out", "--teacher-cache", 0)
     assert run(distill.main, *where, *TEN_STEPS, *options) == 0
     assert losses(tmp_path / "out")[0] < 1e-9

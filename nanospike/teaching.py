@@ -1,0 +1,119 @@
+"""The distillation step: what the teacher says of a batch, the student's gradients, and what the log tells of both."""
+
+import functools
+import math
+import warnings
+from dataclasses import replace
+
+import numpy as np
+
+from .monitor import Monitor, gap_probe
+from .optim import Diverged
+from .student import mean_rate
+from .teacher_cache import computed, parts_of, targets
+from .train import Stage
+from .tree import leaves, summed
+
+MOST_FAILURES = 50  # batches in a row whose equilibrium or adjoint does not converge, before the run is stopped
+
+
+def loss_terms(options, stage):
+    """The weights of loss.distillation in a stage."""
+    if stage != "prediction":
+        return {"hidden": options.hidden, "attention": options.attention, "logits": 0.0, "label_weight": 0.0}
+    return {
+        "hidden": options.hidden * options.keep_internal,
+        "attention": options.attention * options.keep_internal,
+        "logits": options.logits,
+        "label_weight": options.labels,
+    }
+
+
+def stages_of(options, teacher, student, data, workers):
+    stages = []
+    for name, epochs, rate in zip(options.stages, options.epochs, options.learning_rate, strict=True):
+        stage = Stage(name, data[name], None, epochs, rate)
+        outputs = teacher_outputs_of(options, teacher, student, stage, workers)
+        monitor = monitor_of(student, options, name, data[name])
+        learn = gradients(outputs, student, options, name, workers, monitor)
+        stages.append(replace(stage, gradients=learn))
+    return stages
+
+
+def cache_of(options):
+    return options.cache_dir or options.output_dir / "cache"
+
+
+def teacher_outputs_of(options, teacher, student, stage, workers):
+    """() -> (batch -> TeacherOutput) of a stage: from the cache where epochs repeat."""
+    if not options.teacher_cache or stage.steps(options) <= math.ceil(len(stage.data) / options.batch_size):
+        return lambda: functools.partial(computed, teacher)
+    terms = loss_terms(options, stage.name) | {"layer_map": options.layer_map or None}
+    parts = parts_of(student.config.num_hidden_layers, teacher, **terms)
+    return targets(teacher, stage.data, parts, cache_of(options), options.teacher_cache * 1e9, workers)
+
+
+def monitor_of(student, options, stage, data):
+    """The Monitor of a stage on `data` (text.Encoded); None for an ann student."""
+    if student.config.activation == "ann":
+        return None
+    return Monitor(stage, gap_probe(student, data, options.drive), options.probe_every, options.log_every)
+
+
+def gradients(teacher_outputs, student, options, stage, workers, monitor=None):
+    """Stage.gradients of the distillation loss.
+
+    teacher_outputs: () -> the function batch -> TeacherOutput, asked once per step and before any part of it begins.
+    monitor: a monitor.Monitor.
+    """
+    terms = loss_terms(options, stage) | {"temperature": options.temperature, "layer_map": options.layer_map or None}
+    simulation = None
+    if options.forward == "spikes":
+        simulation = {"time_steps": max(options.time_steps), "drive": options.drive}
+    failures = [0]
+
+    def part(batch, totals, teacher_output):
+        inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
+        return student.gradients(
+            *inputs, teacher_output(batch), adjoint_solver=options.adjoint_solver, simulation=simulation, totals=totals,
+            labels=batch.labels if terms["label_weight"] else None, **terms,
+        )  # fmt: skip
+
+    def step(batches, seed, totals):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # solves that fail are counted and logged below
+            teacher_output = teacher_outputs()
+            results = workers.map(lambda batch: part(batch, totals, teacher_output), batches)
+        _count_failures(failures, results)
+        values = {name: sum(r.terms[name] for r in results) for name in results[0].terms}
+        grads = summed([dict(leaves(r.grads)) for r in results], workers)
+        return values, grads, lambda: notes(student, results, batches, failures[0], monitor, seed[-1] + 1)
+
+    return step
+
+
+def _count_failures(failures, results):
+    bad = [r for result in results for r in (result.equilibrium, result.adjoint) if r and not r.converged]
+    failures[0] = failures[0] + 1 if bad else 0
+    if failures[0] > MOST_FAILURES:
+        raise Diverged(f"{failures[0]} batches in a row without convergence: {bad[0].message}")
+
+
+def notes(student, results, batches, failures, monitor=None, step=0):
+    """What a line of the log after update `step` says about the student's state: over all parts of a batch."""
+    spiking = student.config.activation != "ann"
+    tokens = [int(b.attention_mask.sum()) for b in batches]
+    rates = [mean_rate(r.equilibrium, b.attention_mask) for r, b in zip(results, batches, strict=True) if spiking]
+    values = {"mean_rate": float(np.average(rates, weights=tokens)) if spiking else None}
+    if results[0].adjoint is not None:
+        values |= {
+            "equilibrium_sweeps": max(r.equilibrium.iterations for r in results),
+            "equilibrium_residual": max(r.equilibrium.residual for r in results),
+            "adjoint_sweeps": max(r.adjoint.iterations for r in results),
+            "adjoint_residual": max(r.adjoint.residual for r in results),
+            "failed_in_a_row": failures,
+        }
+    if monitor is not None:
+        parts = [(r.equilibrium.rates, b.attention_mask) for r, b in zip(results, batches, strict=True)]
+        values |= monitor.notes(parts, step)
+    return values
