@@ -125,9 +125,9 @@ def _some(names, comma=", ", most=8):
     return comma.join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def placed(tensors, device, dtype):
-    """The tensors as fresh arrays of the device and dtype."""
-    return {n: to_device(np.array(t, dtype, order="C"), device) for n, t in tensors.items()}
+def placed(tensors, device, dtype, copy=True):
+    """The tensors as arrays of the device and dtype; copy=False: they may be used as they are, where they fit."""
+    return {n: to_device(np.array(t, dtype, order="C", copy=copy or None), device) for n, t in tensors.items()}
 
 
 @contextmanager

@@ -237,7 +237,7 @@ def run(began, options, task, teacher, data, tokenizer):
     summary = job.train(stages_of(options, teacher, student, data, job.workers))
     student.save(options.output_dir)
     save_tokenizer(tokenizer, options.output_dir)
-    results = evaluate(options, teacher, student, task, data)
+    results = evaluate(options, teacher, student, task, data, job.workers)
     results |= {"training": summary, "total_seconds": round(time.perf_counter() - began, 1)}
     write_json(options.output_dir / "train_results.json", summary | {"peak_memory_mb": peak_memory_mb()})
     write_json(options.output_dir / "eval_results.json", results)
@@ -253,12 +253,12 @@ def main(argv=None):
     run_tasks(parse(Distill, argv, prog="python -m nanospike.distill"), prepare, run, models=("teacher",))
 
 
-def evaluate(options, teacher, student, task, data):
+def evaluate(options, teacher, student, task, data, workers):
     print("evaluating at equilibrium and spike by spike ...", file=sys.stderr)
     found = {}
     for name in (n for n in data if n.startswith("dev")):
-        results = evaluate_student(student, task, data[name], options.time_steps, drive=options.drive)
-        found[name] = with_teacher(results, task, teacher, data[name])
+        results = evaluate_student(student, task, data[name], options.time_steps, drive=options.drive, workers=workers)
+        found[name] = with_teacher(results, task, teacher, data[name], workers=workers)
     return nested(found)
 
 

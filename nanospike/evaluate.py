@@ -15,6 +15,7 @@ from .student import load_student
 from .tasks import SPLITS, find_task, read_splits, write_predictions
 from .text import encode, load_tokenizer, require_segments
 from .train import announce, command
+from .workers import WORKERS_HELP, Workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,12 @@ class Evaluate:
     )
     seed: int = option("accepted for uniformity: evaluation draws no random numbers", 0)
     device: str = option("where to compute", "cpu", choices=("cpu", "cuda"))
+    workers: int = option(WORKERS_HELP, 0)
+    margin: float | None = option(
+        "anytime inference: an example stops at the first of the time steps where its best logit leads by this much; "
+        "without it, all run to the end",
+        None,
+    )
 
     def __post_init__(self):
         if self.data_dir is None and self.task != "opinions":
@@ -53,7 +60,9 @@ class Evaluate:
             raise InputError(f"--output-dir: needed for the predictions of --split {self.split}")
         if is_test(self.split) and self.teacher is not None:
             raise InputError(f"--teacher: cannot be scored on --split {self.split}, which has no labels")
-        require_at_least(self, batch_size=1, max_length=3)
+        require_at_least(self, batch_size=1, max_length=3, workers=0)
+        if self.margin is not None:
+            require_at_least(self, margin=0)
         if not 0 <= self.initial < 1:
             raise InputError(f"--initial: found {self.initial}, expected at least 0 and below 1")
 
@@ -102,7 +111,7 @@ def scored(options, task, student, teacher, data, theirs):
     found = {}
     for name, part in data.items():
         results = evaluate_student(student, task, part, options.time_steps, **simulation(options))
-        found[name] = with_teacher(results, task, teacher, theirs[name])
+        found[name] = with_teacher(results, task, teacher, theirs[name], workers=workers_of(options))
     return nested(found)
 
 
@@ -125,7 +134,12 @@ def predictions(options, task, student, data):
 
 def simulation(options):
     """The options of a spiking run."""
-    return {name: getattr(options, name) for name in ("drive", "spikes", "initial", "batch_size")}
+    given = {name: getattr(options, name) for name in ("drive", "spikes", "initial", "margin", "batch_size")}
+    return given | {"workers": workers_of(options)}
+
+
+def workers_of(options):
+    return Workers(options.workers, options.device)
 
 
 def is_test(split):

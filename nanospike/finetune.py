@@ -81,7 +81,7 @@ def run(options, task, teacher, tokenizer, data):
     job.train([stage])
     teacher.save(options.output_dir)
     save_tokenizer(tokenizer, options.output_dir)
-    results = evaluate(teacher, task, data) | {"seconds": time.perf_counter() - started}
+    results = evaluate(teacher, task, data, job.workers) | {"seconds": time.perf_counter() - started}
     write_json(options.output_dir / "eval_results.json", results)
     print(
         f"{task.name} dev {task.metric} {results['teacher']:.4f} after {results['seconds']:.0f} s; "
@@ -90,10 +90,11 @@ def run(options, task, teacher, tokenizer, data):
     return results
 
 
-def evaluate(teacher, task, data):
+def evaluate(teacher, task, data, workers):
     about = {"task": task.name, "metric": task.metric}
     devs = {name: part for name, part in data.items() if name.startswith("dev")}
-    return nested({n: with_teacher(about | {"examples": len(d)}, task, teacher, d) for n, d in devs.items()})
+    known = {n: about | {"examples": len(d)} for n, d in devs.items()}
+    return nested({n: with_teacher(known[n], task, teacher, d, workers=workers) for n, d in devs.items()})
 
 
 def main(argv=None):

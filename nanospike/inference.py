@@ -12,6 +12,7 @@ from .simulate import gap
 from .student import load_student, mean_rate
 from .tasks import score, scores
 from .text import collate, encode, in_length_order, label_names, load_tokenizer
+from .workers import ALONE
 
 PREDICT_STEPS = 32
 VARIANTS = ("mismatched",)  # keys under which results hold those of another file of the same task
@@ -26,11 +27,11 @@ def bundled(*parts):
     raise InputError(f"{here.parent / 'weights' / Path(*parts)}: not installed; name a model or a data directory")
 
 
-def predict(directory, texts, time_steps=PREDICT_STEPS, device="cpu", batch_size=32):
+def predict(directory, texts, time_steps=PREDICT_STEPS, device="cpu", batch_size=32, workers=ALONE):
     """Label texts with a student, spike by spike (differential drive; a leaky student: instant).
 
     texts: strings or pairs of strings. Returns a list of {label, score, time_steps}; score is the softmax of the label,
-    or the output of a regression (label None).
+    or the output of a regression (label None). workers: threads that share many texts.
     """
     if isinstance(texts, str):
         raise InputError(f"predict: found {texts!r}, expected a list of texts")
@@ -42,22 +43,16 @@ def predict(directory, texts, time_steps=PREDICT_STEPS, device="cpu", batch_size
     student = load_student(directory, device)
     names = label_names(directory)
     data = encode(load_tokenizer(directory), texts, student.config.max_position_embeddings) if texts else None
-    results = [None] * len(texts)
-    for index in in_length_order(data, batch_size) if texts else ():
+
+    def answers(index):
         batch = collate(data, index, device)
-        logits = to_host(
-            student.simulate(
-                batch.input_ids,
-                batch.attention_mask,
-                batch.token_type_ids,
-                time_steps=time_steps,
-                drive=drive_for(student),
-                record=(),
-            ).logits[time_steps]
-        )
-        for i, row in zip(index, logits, strict=True):
-            results[i] = _answer(row, names) | {"time_steps": time_steps}
-    return results
+        inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
+        run = student.simulate(*inputs, time_steps=time_steps, drive=drive_for(student), record=())
+        return [(i, _answer(row, names)) for i, row in zip(index, to_host(run.logits[time_steps]), strict=True)]
+
+    found = workers.map(answers, in_length_order(data, batch_size)[::-1]) if texts else ()
+    by_text = {i: answer for some in found for i, answer in some}
+    return [by_text[i] | {"time_steps": time_steps} for i in range(len(texts))]
 
 
 def drive_for(student):
@@ -72,15 +67,15 @@ def _answer(logits, names):
     return {"label": names.get(best, str(best)), "score": float(odds[best] / odds.sum())}
 
 
-def teacher_logits(teacher, data, batch_size=64):
+def teacher_logits(teacher, data, batch_size=64, workers=ALONE):
     """Logits (n, C) of all examples, on the host."""
-    rows = []
-    for index in in_length_order(data, batch_size):
+
+    def logits_of(index):
         batch = collate(data, index, teacher.device)
-        inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
-        out, _ = teacher.forward(*inputs, differentiable=False)
-        rows.append((index, to_host(out.logits)))
-    return _in_order(rows, len(data))
+        out, _ = teacher.forward(batch.input_ids, batch.attention_mask, batch.token_type_ids, differentiable=False)
+        return index, to_host(out.logits)
+
+    return _in_order(workers.map(logits_of, in_length_order(data, batch_size)[::-1]), len(data))
 
 
 def _in_order(rows, n):
@@ -90,16 +85,14 @@ def _in_order(rows, n):
     return logits
 
 
-def evaluate_student(student, task, data, time_steps, *, drive=None, spikes=None, initial=None, batch_size=64):
+def evaluate_student(student, task, data, time_steps, **options):
     """Score a student on labelled data at equilibrium and at every one of `time_steps` of a spiking run.
 
-    Returns {task, metric, examples, drive, spikes, equilibrium, spiking {"T": value}, metrics {equilibrium: {metric:
-    value}, spiking: {"T": {metric: value}}}, equilibrium_gap {"T": value}, mean_rate, spiking_mean_rate, seconds,
-    peak_memory_mb}; the scores are fractions.
+    options: those of run_student. Returns {task, metric, examples, drive, spikes, equilibrium, spiking {"T": value},
+    metrics {equilibrium: {metric: value}, spiking: {"T": {metric: value}}}, equilibrium_gap {"T": value}, mean_rate,
+    spiking_mean_rate, seconds, peak_memory_mb}, with a margin also mean_time_steps; the scores are fractions.
     """
-    logits, facts = run_student(
-        student, data, time_steps, drive=drive, spikes=spikes, initial=initial, batch_size=batch_size
-    )
+    logits, facts = run_student(student, data, time_steps, **options)
     settled = logits.pop("equilibrium")
     return {
         "task": task.name,
@@ -117,50 +110,64 @@ def evaluate_student(student, task, data, time_steps, *, drive=None, spikes=None
     }
 
 
-def run_student(student, data, time_steps, *, drive=None, spikes=None, initial=None, batch_size=64):
+def run_student(
+    student, data, time_steps, *, drive=None, spikes=None, initial=None, margin=None, batch_size=64, workers=ALONE
+):
     """Settle a student on all examples, and run it spike by spike; labels are not needed.
 
     Returns ({"equilibrium" or time step: logits (n, C) on the host}, {drive, spikes, equilibrium_gap {"T": value},
-    mean_rate, spiking_mean_rate, seconds, peak_memory_mb}). An ann student has an equilibrium only.
+    mean_rate, spiking_mean_rate, seconds, peak_memory_mb}), with a margin (Student.simulate) also mean_time_steps. An
+    ann student has an equilibrium only.
     """
-    began, rows, gaps, firing, fired, weight = time.perf_counter(), {}, {}, 0.0, 0.0, 0
+    began = time.perf_counter()
     drive, spiking = drive or drive_for(student), student.config.activation != "ann"
     steps = sorted(set(time_steps)) if spiking else []
-    for index in in_length_order(data, batch_size):
-        batch = collate(data, index, student.device)
-        inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
-        settled = student.equilibrium(*inputs)
-        rows.setdefault("equilibrium", []).append((index, to_host(settled.logits)))
-        tokens = int(batch.attention_mask.sum())
-        firing, weight = firing + tokens * mean_rate(settled, batch.attention_mask), weight + tokens
-        last = settled.hidden_states[-1]
-        del settled  # the rates of all populations are not needed through the simulation
-        if not steps:
-            continue
-        run = student.simulate(*inputs, time_steps=steps[-1], drive=drive, spikes=spikes, initial=initial, record=steps)
-        width = sum(rates.shape[2] for rates in run.rates.values())
-        fired += sum(float(c.sum()) for c in run.spike_counts.values()) / (width * run.time_steps)
-        per_example = batch.attention_mask.sum(axis=1)
-        for t in steps:
-            rows.setdefault(t, []).append((index, to_host(run.logits[t])))
-            gaps_here = gap(run.output_rates[t], last, batch.attention_mask)
-            gaps[t] = gaps.get(t, 0.0) + float((gaps_here * per_example).sum())
-    return {k: _in_order(v, len(data)) for k, v in rows.items()}, {
+    options = {"drive": drive, "spikes": spikes, "initial": initial, "margin": margin}
+    measure = lambda index: _measured(student, collate(data, index, student.device), steps, options)  # noqa: E731
+    found = workers.map(measure, in_length_order(data, batch_size)[::-1])  # the longest first: the load is even
+    tokens = sum(f["tokens"] for f in found)
+    mean = lambda name: sum(f[name] for f in found) / tokens if spiking else None  # noqa: E731
+    logits = {k: _in_order([(f["index"], f["logits"][k]) for f in found], len(data)) for k in found[0]["logits"]}
+    facts = {
         "drive": drive if spiking else None,
         "spikes": (spikes or student.config.spikes) if spiking else None,
-        "equilibrium_gap": {str(t): gaps[t] / weight for t in steps},
-        "mean_rate": firing / weight if spiking else None,
-        "spiking_mean_rate": fired / weight if spiking else None,
+        "equilibrium_gap": {str(t): sum(f["gaps"][t] for f in found) / tokens for t in steps},
+        "mean_rate": mean("firing"),
+        "spiking_mean_rate": mean("fired") if steps else None,
         "seconds": round(time.perf_counter() - began, 2),
         "peak_memory_mb": peak_memory_mb(),
     }
+    if margin is not None:
+        facts["mean_time_steps"] = sum(f["steps"] for f in found) / len(data)
+    return logits, facts
 
 
-def with_teacher(results, task, teacher, data, batch_size=64):
+def _measured(student, batch, steps, options):
+    """What one batch adds to run_student: logits on the host, and sums over its tokens or examples."""
+    inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
+    settled = student.equilibrium(*inputs)
+    lengths = batch.attention_mask.sum(axis=1)
+    tokens, spiking = int(lengths.sum()), student.config.activation != "ann"
+    found = {"index": batch.index, "tokens": tokens, "logits": {"equilibrium": to_host(settled.logits)}}
+    found["firing"] = tokens * mean_rate(settled, batch.attention_mask) if spiking else 0.0
+    last = settled.hidden_states[-1]
+    del settled  # the rates of all populations are not needed through the simulation
+    if not steps:
+        return found
+    run = student.simulate(*inputs, time_steps=steps[-1], record=steps, **options)
+    width = sum(rates.shape[2] for rates in run.rates.values())
+    per_step = sum(to_host(c).astype(float) for c in run.spike_counts.values()) / run.steps  # (B,)
+    found |= {"fired": float(per_step.sum()) / width, "steps": int(run.steps.sum())}
+    found["logits"] |= {t: to_host(run.logits[t]) for t in steps}
+    gaps = {t: gap(run.output_rates[t], last, batch.attention_mask) for t in steps}
+    return found | {"gaps": {t: float((g * lengths).sum()) for t, g in gaps.items()}}
+
+
+def with_teacher(results, task, teacher, data, batch_size=64, workers=ALONE):
     """The results of a student, and its teacher's on the same examples. teacher None: not known."""
     if teacher is None:
         return {"teacher": None} | results
-    logits = teacher_logits(teacher, data, batch_size)
+    logits = teacher_logits(teacher, data, batch_size, workers)
     metrics = {"teacher": scores(task, logits, data.labels)} | results.get("metrics", {})
     return {"teacher": score(task, logits, data.labels)} | results | {"metrics": metrics}
 
@@ -192,6 +199,8 @@ def table(results):
     for t in results["spiking"]:
         gap = f"{results['equilibrium_gap'][t]:15.4f}"
         lines.append(f"    {'T = ' + t:<26}{_percent(results, 'spiking', t, between=gap)}")
+    if results.get("mean_time_steps") is not None:
+        lines.append(f"  {'mean time steps':<28}{results['mean_time_steps']:8.2f}, each until its decision is clear")
     if results["mean_rate"] is not None:
         lines.append(f"  {'mean firing rate':<28}{results['mean_rate']:8.4f} spikes per neuron and time step")
     variants = [v | {"task": f"{results['task']} {k}"} for k, v in results.items() if k in VARIANTS]

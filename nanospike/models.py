@@ -90,7 +90,7 @@ def load_teacher(directory, device="cpu", dtype="float32"):
     config = read_config(BertConfig, raw | {"num_labels": labels or declared or 2}, directory / "config.json")
     has_pooler = "pooler.dense.weight" in tensors
     shapes = bert.parameter_shapes(config, labels, has_pooler)
-    tree = nest(placed(fit_tensors(tensors, shapes, (), directory), device, kind))
+    tree = nest(placed(fit_tensors(tensors, shapes, (), directory), device, kind, copy=False))
     return Teacher(config, tree, device, directory, raw)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from .config import InputError, option, parse, require_at_least
 from .inference import PREDICT_STEPS, bundled, predict
 from .train import command
+from .workers import WORKERS_HELP, Workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +25,10 @@ class Predict:
     json: bool = option("print one JSON object per text instead", False)
     seed: int = option("accepted for uniformity: prediction draws no random numbers", 0)
     device: str = option("where to compute", "cpu", choices=("cpu", "cuda"))
+    workers: int = option(WORKERS_HELP, 0)
 
     def __post_init__(self):
-        require_at_least(self, time_steps=1)
+        require_at_least(self, time_steps=1, workers=0)
 
 
 def read_stdin():
@@ -43,7 +45,9 @@ def main(argv=None):
         raise InputError("no text given: expected texts as arguments, or lines on standard input")
     model = options.model or bundled("student")
     inputs = [tuple(t.split("\t", 1)) if "\t" in t else t for t in texts]
-    for text, answer in zip(texts, predict(model, inputs, options.time_steps, options.device), strict=True):
+    workers = Workers(options.workers, options.device)
+    answers = predict(model, inputs, options.time_steps, options.device, workers=workers)
+    for text, answer in zip(texts, answers, strict=True):
         if options.json:
             print(json.dumps({"text": text} | answer, ensure_ascii=False))
         else:

@@ -212,7 +212,7 @@ def load_student(directory, device="cpu", dtype="float32"):
     for name, tensor in tensors.items():
         if name.startswith("thresholds.") and not (tensor > 0).all():
             raise InputError(f"{directory}: {name}: found {tensor.min()}, expected positive thresholds")
-    return Student(config, nest(placed(tensors, device, kind)), device, directory, raw)
+    return Student(config, nest(placed(tensors, device, kind, copy=False)), device, directory, raw)
 
 
 def init_student(config, teacher=None, seed=0, device="cpu", dtype="float32", layer_map=None):

@@ -25,7 +25,7 @@ from .config import InputError, flag, option, plain, require_at_least
 from .loss import Totals
 from .optim import AdamW, Diverged, linear_schedule
 from .text import batch_order, collate
-from .workers import Workers, shares
+from .workers import WORKERS_HELP, Workers, shares
 
 KEEP_CHECKPOINTS = 2
 MAY_CHANGE = {"output_dir", "resume", "device", "workers", "log_every", "save_every", "cache_dir"}  # on --resume
@@ -50,7 +50,7 @@ class TrainingOptions:
     resume: bool = option("go on from the last checkpoint in the output directory", False)
     seed: int = option("seed of initial weights, order of the data and dropout", 0)
     device: str = option("where to compute", "cpu", choices=("cpu", "cuda"))
-    workers: int = option("threads that share a batch on the CPU; 0: one per core", 0)
+    workers: int = option(WORKERS_HELP, 0)
 
     def __post_init__(self):
         require_at_least(self, workers=0, batch_size=1, max_steps=0, max_length=3, log_every=1, save_every=0, seed=0)

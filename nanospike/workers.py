@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+WORKERS_HELP = "threads that share the work on the CPU; 0: one per core"
 SETTERS = ("scipy_openblas_set_num_threads64_", "openblas_set_num_threads64_", "openblas_set_num_threads")
 
 

@@ -1,5 +1,7 @@
 """The student spike by spike: definitions, convergence to the equilibrium, options."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from models import SHAPE, random_batch, random_student
@@ -178,3 +180,67 @@ def test_wide_student_is_not_degenerate():
     rates = student.equilibrium(*inputs).hidden_states[-1]
     assert 0.2 < np.mean((rates > 0) & (rates < 1)) < 0.9
     assert SHAPE.hidden_size < rates.shape[2] and to_device(rates, "cpu") is rates
+
+
+@pytest.mark.parametrize("feedback", [False, True])
+@pytest.mark.parametrize("spikes", ["binary", "corrective"])
+def test_examples_that_have_decided_leave_the_batch_and_change_nothing_for_the_others(spikes, feedback, xp, device):
+    student = random_student(12, device=device, feedback=feedback)
+    inputs = random_batch(13, (5, 3, 4, 2, 5, 1), device=device)
+    steps = [2, 4, 8, 16]
+    options = {"time_steps": 16, "spikes": spikes, "record": steps}
+    full = student.simulate(*inputs, **options)
+    margins = {t: np.sort(to_host(full.logits[t]), axis=1)[:, -2:] @ [-1, 1] for t in steps}
+    margin = float(np.median(np.concatenate(list(margins.values()))))
+    run = student.simulate(*inputs, margin=margin, **options)
+    stops = [next((t for t in steps if margins[t][i] >= margin), 16) for i in range(6)]
+    assert run.steps.tolist() == stops and len(set(stops)) > 1  # else this shows nothing
+    assert full.steps.tolist() == [16] * 6
+    for i, stop in enumerate(stops):
+        alone = student.simulate(*(a[i : i + 1] for a in inputs), **options | {"time_steps": stop})
+        for t in steps:
+            np.testing.assert_allclose(to_host(run.logits[t])[i], to_host(full.logits[min(t, stop)])[i], atol=1e-12)
+        for name, rates in run.rates.items():
+            np.testing.assert_allclose(to_host(rates)[i], to_host(alone.rates[name])[0], atol=1e-12)
+            assert int(to_host(run.spike_counts[name])[i]) == int(to_host(alone.spike_counts[name])[0])
+        np.testing.assert_allclose(to_host(run.output_rates[16])[i], to_host(alone.output_rates[stop])[0], atol=1e-12)
+    assert type(run.logits[16]) is type(xp.zeros(1))
+
+
+def test_all_may_leave_at_the_first_recorded_step():
+    student, inputs = random_student(12), random_batch(13)
+    run = student.simulate(*inputs, time_steps=50, record=[3, 10], margin=0.0)
+    assert run.steps.tolist() == [3, 3, 3] and sorted(run.logits) == [3, 10, 50]
+    np.testing.assert_array_equal(run.logits[50], student.simulate(*inputs, time_steps=3, record=[]).logits[3])
+
+
+def test_counts_are_integers():
+    student, inputs = random_student(12, dtype="float32"), random_batch(13)
+    run = student.simulate(*inputs, time_steps=7, spikes="corrective")
+    assert all(c.dtype == np.int64 for c in run.spike_counts.values())
+    assert all(r.dtype == np.float32 for r in run.rates.values())
+
+
+def test_neurons_allocate_nothing_from_step_to_step():
+    """What a population holds stays in place, and nothing else of its size is made in a step."""
+    neurons = Neurons(drive="differential", v_th=1.0, leak=1.0, spikes="corrective", initial=0.5, time_steps=9)
+    current = np.random.default_rng(0).uniform(-1, 2, (4, 5, 1000)).astype("f")
+    neurons.advance()
+    neurons("n", current)
+    held = {name: id(array) for name, array in vars(neurons.populations["n"]).items()}
+    tracemalloc.start()
+    for _ in range(3):
+        neurons.advance()
+        neurons("n", current)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert held == {name: id(array) for name, array in vars(neurons.populations["n"]).items()}
+    assert peak < current.nbytes  # masks of bytes for the corrections, no array of floats
+
+
+def test_more_steps_than_a_short_integer_holds():
+    neurons = Neurons(drive="instant", v_th=1.0, leak=1.0, spikes="binary", initial=0.0, time_steps=40_000)
+    for _ in range(40_000):
+        neurons.advance()
+        neurons("n", np.ones((1, 1, 1)))
+    assert neurons.rate("n") == 1
