@@ -27,7 +27,7 @@ ERF_Q = (
     -7.37332916720468e-03,
     -1.42647390514189e-02,
 )
-BLOCK = 16384  # float32 elements: a block and its two scratch rows stay in a core's L2 cache
+BLOCK = 32768  # float32 elements: a block and its two scratch rows stay in a core's L2 cache
 
 
 def namespace(*arrays):
