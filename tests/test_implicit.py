@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from models import random_batch, random_student, random_teacher
 
 from nanospike import loss, spiking_bert
-from nanospike.solve import ADJOINT_METHODS
+from nanospike.solve import ADJOINT_METHODS, APPROXIMATE
 from nanospike.tree import dense_gradients, nest
 
 
@@ -104,7 +104,7 @@ def test_finite_differences_of_the_resolved_equilibrium(feedback):
     assert np.median(errors) < 1e-5 and sum(e < 1e-4 for e in errors) >= 6
 
 
-@pytest.mark.parametrize("method", ADJOINT_METHODS)
+@pytest.mark.parametrize("method", [m for m in ADJOINT_METHODS if m not in APPROXIMATE])
 def test_every_solver_gives_the_gradient_of_a_dense_solve(method):
     student, inputs = random_student(7, feedback=True, feedback_gain=0.2), random_batch(8)
     grads, oracle = gradient_with(student, inputs, method), gradient_with(student, inputs, None)

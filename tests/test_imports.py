@@ -15,9 +15,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 ORDER = [
     ["config"],
     ["backend"],
-    ["tree", "checkpoint", "solve"],
-    ["ops", "neuron", "optim", "text", "report"],
-    ["loss", "simulate", "tasks", "bert", "train"],
+    ["tree", "checkpoint", "solution"],
+    ["ops", "neuron", "optim", "text", "report", "fixedpoint", "krylov", "library", "spide"],
+    ["loss", "simulate", "tasks", "bert", "train", "linear"],
+    ["solve"],
     ["spiking_bert", "models"],
     ["student"],
     ["inference"],
