@@ -18,7 +18,7 @@ from .neuron import SPIKES
 from .optim import Diverged
 from .report import write_report
 from .simulate import DRIVES
-from .solve import ADJOINT_METHODS, adjoint_methods
+from .solve import ADJOINT_METHODS, Code, adjoint_methods
 from .student import init_student, mean_rate
 from .tasks import find_task, read_split, score, training_texts
 from .text import encode_splits, encode_windows, load_tokenizer, read_lines, require_segments, save_tokenizer
@@ -183,7 +183,8 @@ def gradients(teacher, student, options, stage):
 
 
 def _count_failures(failures, result):
-    records = [result.equilibrium] + ([result.adjoint] if result.adjoint else [])
+    adjoint = result.adjoint
+    records = [result.equilibrium] + ([adjoint] if adjoint and adjoint.code is not Code.TRUNCATED else [])
     bad = [r for r in records if not r.converged]
     failures[0] = failures[0] + 1 if bad else 0
     if failures[0] > MOST_FAILURES:

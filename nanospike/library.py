@@ -30,10 +30,11 @@ def refined(system, method, rtol, limit):
         raise InputError(f"adjoint solver {method}: not in cupyx; there: {', '.join(available(system.xp))}")
     xp = system.xp
     x, r, norms, active = system.begin()
-    codes = np.full(len(norms), Code.MAX_STEPS)
+    codes, lost = np.full(len(norms), Code.MAX_STEPS), np.zeros(len(norms), bool)
     for name in dict.fromkeys((LIBRARY_METHODS[method], "bicgstab", "gmres")):
         while (active := active & ~(norms <= rtol)).any() and system.products + 2 < limit:
-            correction = _round(system, name, xp.where(xp.asarray(active)[:, None], r, 0), rtol, limit - 1)
+            correction = _round(system, name, xp.where(xp.asarray(active)[:, None], r, 0), rtol, limit - 1, lost)
+            codes[lost], active = Code.NONFINITE_OUTPUT, active & ~lost
             if correction is None:
                 break
             sizes = to_host(row_norms(correction))
@@ -56,8 +57,11 @@ class _Exhausted(Exception):
     """The products allowed are used up: not every library solver keeps to its own limit."""
 
 
-def _round(system, name, r, rtol, most):
-    """An approximate solution of (I - J^T) d = r by the library's solver, or None where that breaks down."""
+def _round(system, name, r, rtol, most, lost):
+    """An approximate solution of (I - J^T) d = r by the library's solver, or None where that breaks down.
+
+    Examples whose products are not finite would spoil all the others: they count as 0, and `lost` (B,) has them.
+    """
     xp, dtype = system.xp, system.dtype
     operator, solvers = krylov(xp)
     budget, size = most - system.products, float(row_norms(r.reshape(1, -1))[0])
@@ -73,7 +77,10 @@ def _round(system, name, r, rtol, most):
         if system.products >= most:
             raise _Exhausted
         v = v.reshape(r.shape)
-        return (v - system.product(v)).reshape(-1)
+        out = system.product(v)
+        finite = xp.isfinite(out).all(axis=1)
+        lost[...] |= ~to_host(finite)
+        return (v - xp.where(finite[:, None], out, 0)).reshape(-1)
 
     matrix = operator((r.size, r.size), matvec=product, dtype=dtype)
     try:

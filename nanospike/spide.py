@@ -36,6 +36,8 @@ def spide(system, time_steps):
     x = xp.where(xp.asarray(system.empty)[:, None], 0, total * scale / max(time_steps, 1)).astype(system.dtype)
     _, norms = system.residual(x)
     codes = np.where(norms < 0.5, Code.TRUNCATED, Code.DIVERGED)
+    x = xp.where(xp.asarray(norms < 1)[:, None], x, 0)  # 0 is the better answer
+    norms = np.where(np.isfinite(norms), np.minimum(norms, 1), norms)
     return system.found(x, norms, codes, saturated=int(saturated))
 
 
@@ -45,8 +47,12 @@ def _positive(peak):
 
 
 def _correction(due, t):
-    """Factors (B, 1) that bring the largest rate so far, |spikes sent and due| (B, n) / t, to WANTED."""
+    """Factors (B, 1) that bring the largest rate so far, |spikes sent and due| (B, n) / t, to WANTED or below.
+
+    Spikes that are due call for others through the loop: a range that is too small is doubled at least.
+    """
     xp = namespace(due)
     rate = _positive(xp.abs(due).max(axis=1)) / t
     factor = xp.clip(WANTED / rate, 1 / 8, 8)
+    factor = xp.where(rate > HIGH, xp.minimum(factor, 0.5), factor)
     return xp.where((rate < LOW) | (rate > HIGH), factor, 1).astype(due.dtype)[:, None]
