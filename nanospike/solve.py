@@ -44,8 +44,8 @@ def solve_adjoint(
     the dtype. method:
 
     gmres      one product a step for the whole batch, a Krylov space of at most `restart` (30) vectors and a stop for
-               each example; the Solution then has its Ritz estimates of the loop's gain. The default, and the
-               fastest measured (tools/adjoint_study.py)
+               each example; the Solution then has its Ritz estimates of the loop's gain. The default: fewest products
+               where the loop gain is high, within one of the fewest where it is low (tools/adjoint_study.py)
     anderson, broyden, damped   the methods of fixed_point, on x -> cotangent + vjp(x)
     sweep      the series c + J^T c + J^T J^T c + ... to rounding: exact where J is nilpotent (no feedback)
     neumann    the same series, cut after `terms` (8) products or at rtol

@@ -128,6 +128,7 @@ def test_finetune_makes_the_classifier_that_a_model_lacks(labels, made, tmp_path
 VARIANTS = {
     "plain": (),
     "feedback": ("--feedback", "--adjoint-solver", "bicgstab"),
+    "feedback, cut short": ("--feedback", "--adjoint-solver", "one-step"),
     "ann": ("--student", "ann"),
     "spikes, instant": ("--forward", "spikes", "--drive", "instant"),
     "spikes, signed": ("--forward", "spikes", "--spikes", "signed", "--v-th", 0.5),
