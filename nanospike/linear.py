@@ -73,6 +73,16 @@ class LinearSystem:
         steps = np.where(self.empty, 0, self.products if steps is None else steps)
         return Found(x, norms, codes, steps, **more)
 
+    def unscaled(self, found):
+        """The same of the cotangents as they were given: not those that are not finite, nor answers that overflow."""
+        x = found.x * self.scale[:, None]
+        fits = self.xp.isfinite(x).all(axis=1)
+        found.x, fits = self.xp.where(fits[:, None], x, 0), to_host(fits)
+        found.residuals = np.where(self.finite & fits, found.residuals, np.inf)
+        found.codes = np.where(fits, found.codes, Code.NONFINITE_OUTPUT)
+        found.codes = np.where(self.finite, found.codes, Code.NONFINITE_INPUT)
+        return found
+
 
 def series(system, stop, limit, code):
     """x = c + J^T c + J^T J^T c + ... until the residual is at `stop`, after `limit` products, or as it diverges.

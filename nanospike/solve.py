@@ -68,9 +68,7 @@ def solve_adjoint(
             found = system.found(system.rhs, np.zeros(len(system.rhs)))
         else:
             found = _solve(system, method, rtol, max_iterations, restart or RESTART, terms, time_steps)
-        found.x = found.x * system.scale[:, None]
-    found.residuals = np.where(system.finite, found.residuals, np.inf)
-    found.codes = np.where(system.finite, found.codes, Code.NONFINITE_INPUT)
+        found = system.unscaled(found)
     return conclude(found, cotangent.shape, system.products, rtol, f"adjoint ({method})", throw)
 
 

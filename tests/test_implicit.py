@@ -230,6 +230,23 @@ def test_the_jacobian_and_its_adjoint_agree():
     np.testing.assert_allclose(np.vdot(forward, w), np.vdot(v, backward), rtol=1e-12)
 
 
+@given(seed=st.integers(0, 2**31), factor=st.floats(-3, 3))
+@settings(max_examples=10)
+def test_the_loops_product_is_linear_fresh_and_repeatable(seed, factor):
+    student, inputs = random_student(seed, feedback=True), random_batch(seed)
+    network = spiking_bert.Network.on(student.tree, student.config, *inputs)
+    rng = np.random.default_rng(seed)
+    v, w, z = rng.standard_normal((3, *network.current.shape))
+    trace, (_, return_vjp) = network.sweep(network.rate_neurons(), z), network.return_current(z)
+
+    def product(u):
+        return return_vjp(trace.vjp([None, None, u]))
+
+    kept, first = v.copy(), product(v)
+    np.testing.assert_allclose(product(v + factor * w), first + factor * product(w), rtol=1e-9, atol=1e-11)
+    assert np.array_equal(v, kept) and np.array_equal(product(v), first) and not np.shares_memory(product(v), first)
+
+
 def test_gradients_change_nothing():
     student, inputs = random_student(17, feedback=True), random_batch(18)
     before = {n: p.copy() for n, p in student.parameters().items()}

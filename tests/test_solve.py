@@ -283,6 +283,12 @@ def test_codes_and_messages_say_why(method, kind):
         assert solution.code is Code.DIVERGED
 
 
+def test_an_answer_that_overflows_is_said():
+    c = np.array([[3e38, 1], [1, 1]], np.float32)
+    solution = solve_adjoint(lambda v: v / 2, c)
+    assert solution.codes.tolist() == [Code.NONFINITE_OUTPUT, Code.OK] and np.isfinite(solution.x).all()
+
+
 @pytest.mark.parametrize("method", APPROXIMATE)
 def test_what_is_cut_short_by_design_says_so(method):
     rng = np.random.default_rng(22)
