@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from . import __version__
-from .backend import krylov, library
+from .backend import library
 from .checkpoint import write_json
 from .config import InputError, StudentConfig, flag, option, parse, require_at_least
 from .corpus import read_corpus
@@ -20,7 +20,7 @@ from .monitor import PROBE_STEPS
 from .neuron import SPIKES
 from .report import write_report
 from .simulate import DRIVES
-from .solve import ADJOINT_METHODS
+from .solve import ADJOINT_METHODS, adjoint_methods
 from .student import init_student
 from .tasks import find_task, read_splits, training_texts
 from .teaching import cache_of, loss_terms, stages_of
@@ -183,7 +183,7 @@ def require_usable(options, teacher, task):
         needed = f"{task.name} needs {task.num_labels}; run finetune first"
         raise InputError(f"--teacher {teacher.directory}: has {labels} labels, {needed}")
     teacher_layers(options.encoders, teacher.config.num_hidden_layers, options.layer_map)
-    solvers = krylov(library(options.device))[1] if options.feedback and options.adjoint_solver != "sweep" else ()
+    solvers = adjoint_methods(library(options.device)) if options.feedback else ()
     if solvers and options.adjoint_solver not in solvers:
         raise InputError(
             f"--adjoint-solver {options.adjoint_solver}: not on {options.device}; there: {', '.join(solvers)}"

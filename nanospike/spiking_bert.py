@@ -146,8 +146,8 @@ class Equilibrium:
     message: str
 
 
-def solve(network, rtol=None, differentiable=True):
-    """The equilibrium of a Network: (Equilibrium, vjp).
+def solve(network, rtol=None, differentiable=True, forward_solver="anderson"):
+    """The equilibrium of a Network: (Equilibrium, vjp). forward_solver: a method of solve.fixed_point.
 
     vjp(dhidden, dscores, dlogits, grads, method, rtol) fills `grads` with the exact gradient and returns the adjoint
     Solution, or None without feedback.
@@ -155,7 +155,7 @@ def solve(network, rtol=None, differentiable=True):
     fire = Recorder(network.rate_neurons())
     found, fed_back = None, None
     if network.config.feedback:
-        found = _loop(network, rtol)
+        found = _loop(network, rtol, forward_solver)
         fed_back = found.x
     trace = network.sweep(fire, fed_back, differentiable)
     logits, head_vjp = network.classify(trace.hidden_states[-1])
@@ -181,7 +181,7 @@ def solve(network, rtol=None, differentiable=True):
     return equilibrium, vjp
 
 
-def _loop(network, rtol):
+def _loop(network, rtol, method):
     """z = F(z) by solve.fixed_point, padding held at 0."""
     fire, config, xp_zero = network.rate_neurons(), network.config, network.current * 0
     real = network.mask.astype(network.current.dtype)[:, :, None]
@@ -190,6 +190,7 @@ def _loop(network, rtol):
         lambda z: network.sweep(fire, z, differentiable=False).hidden_states[-1] * real,
         xp_zero,
         rtol=rtol or FORWARD_RTOL[str(network.current.dtype)],
+        method=method,
         box=None if config.activation == "ann" else (low, 1),
     )
 

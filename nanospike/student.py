@@ -15,6 +15,7 @@ from .checkpoint import fit_tensors, placed, read_json, read_model_tensors, writ
 from .config import InputError, StudentConfig, read_config
 from .models import checked_inputs
 from .simulate import Neurons, simulate
+from .solve import Code
 from .tree import dense_gradients, leaves, nest
 
 
@@ -102,7 +103,7 @@ class Student:
             dlast = head_vjp(dlogits, grads)
             dhidden[-1], dlogits = dlast if dhidden[-1] is None else dhidden[-1] + dlast, None
         adjoint = pull_back(dhidden, dscores, dlogits, grads, adjoint_solver)
-        if adjoint is not None:
+        if adjoint is not None and adjoint.code is not Code.TRUNCATED:
             _warn_unless(adjoint)
         return Gradients(values, grads, equilibrium, adjoint)
 

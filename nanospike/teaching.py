@@ -9,6 +9,7 @@ import numpy as np
 
 from .monitor import Monitor, gap_probe
 from .optim import Diverged
+from .solve import Code
 from .student import mean_rate
 from .teacher_cache import computed, parts_of, targets
 from .train import Stage
@@ -93,7 +94,8 @@ def gradients(teacher_outputs, student, options, stage, workers, monitor=None):
 
 
 def _count_failures(failures, results):
-    bad = [r for result in results for r in (result.equilibrium, result.adjoint) if r and not r.converged]
+    records = [r for result in results for r in (result.equilibrium, result.adjoint) if r is not None]
+    bad = [r for r in records if not r.converged and getattr(r, "code", None) is not Code.TRUNCATED]
     failures[0] = failures[0] + 1 if bad else 0
     if failures[0] > MOST_FAILURES:
         raise Diverged(f"{failures[0]} batches in a row without convergence: {bad[0].message}")

@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 from check import complex_step
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from models import random_batch, random_student, random_teacher
 
 from nanospike import loss, spiking_bert
-from nanospike.solve import ADJOINT_METHODS
+from nanospike.solve import ADJOINT_METHODS, APPROXIMATE, FORWARD_METHODS, Code
 from nanospike.tree import dense_gradients, nest
+
+EXACT = [m for m in ADJOINT_METHODS if m not in APPROXIMATE]
 
 
 def settled_loss(student, inputs, out, labels=None, **options):
@@ -85,6 +87,55 @@ def test_complex_step_through_the_fixed_point(
     assert abs(along(grads, direction) - slope) <= 1e-9 * size + 1e-12
 
 
+@pytest.mark.parametrize("method", EXACT)
+@given(seed=st.integers(0, 2**31), gain=st.sampled_from([0.05, 0.15]), spikes=st.sampled_from(["binary", "signed"]))
+@settings(max_examples=5)
+def test_complex_step_through_the_fixed_point_with_every_exact_method(method, seed, gain, spikes):
+    student = random_student(seed, feedback=True, feedback_gain=gain, spikes=spikes)
+    teacher, inputs = random_teacher(seed), random_batch(seed, (3, 2))
+    out = teacher(*inputs)
+    result = student.gradients(*inputs, out, adjoint_solver=method)
+    assume(result.equilibrium.converged)
+    assert result.adjoint.converged
+    parameters = {n: p.copy() for n, p in student.parameters().items()}
+    grads, rng = dense_gradients(result.grads, parameters), np.random.default_rng(seed)
+    direction = {n: rng.standard_normal(p.shape) for n, p in parameters.items()}
+    slope = complex_step(settled_loss(student, inputs, out), parameters, direction)
+    size = np.sqrt(sum(np.vdot(g, g) for g in grads.values()) * sum(np.vdot(d, d) for d in direction.values()))
+    assert abs(along(grads, direction) - slope) <= 1e-9 * size + 1e-12
+
+
+@pytest.mark.parametrize("method", APPROXIMATE)
+def test_gradients_cut_short_are_near_at_low_gain_and_only_bad_ones_warn(method):
+    """pytest turns warnings into errors: at a low gain there must be none."""
+    inputs, out = random_batch(8), random_teacher(8)(*random_batch(8))
+    student = random_student(7, feedback=True, feedback_gain=0.1)
+    exact, cut = (student.gradients(*inputs, out, adjoint_solver=m) for m in ("gmres", method))
+    assert cut.adjoint.code is Code.TRUNCATED and not cut.adjoint.converged
+    exact, cut = (dense_gradients(g.grads, student.parameters()) for g in (exact, cut))
+    error = sum(np.linalg.norm(cut[n] - g) ** 2 for n, g in exact.items()) ** 0.5
+    assert error < 0.05 * sum(np.linalg.norm(g) ** 2 for g in exact.values()) ** 0.5
+
+
+@pytest.mark.parametrize("method", FORWARD_METHODS)
+def test_every_forward_solver_finds_the_equilibrium(method):
+    student, inputs = random_student(3, feedback=True, feedback_gain=0.2), random_batch(3)
+    network = spiking_bert.Network.on(student.tree, student.config, *inputs)
+    wanted, (found, _) = student.equilibrium(*inputs), spiking_bert.solve(network, forward_solver=method)
+    assert found.converged
+    np.testing.assert_allclose(found.logits, wanted.logits, rtol=1e-10, atol=1e-11)
+
+
+def test_ritz_estimates_of_a_student_are_its_loops_gain():
+    student, inputs = random_student(7, feedback=True, feedback_gain=0.3), random_batch(8)
+    network = spiking_bert.Network.on(student.tree, student.config, *inputs)
+    equilibrium, vjp = spiking_bert.solve(network)
+    dlast = np.random.default_rng(0).standard_normal(equilibrium.hidden_states[-1].shape) * inputs[1][:, :, None]
+    free, oracle = (vjp([None, None, dlast], None, None, {}, m) for m in ("gmres", "dense"))
+    np.testing.assert_allclose(free.radius, oracle.radius, rtol=0.1)
+    np.testing.assert_allclose(free.max_real, oracle.max_real, rtol=0.15, atol=0.03)
+
+
 @pytest.mark.parametrize("feedback", [False, True])
 def test_finite_differences_of_the_resolved_equilibrium(feedback):
     student, teacher, inputs = random_student(5, feedback=feedback), random_teacher(4), random_batch(5)
@@ -104,7 +155,7 @@ def test_finite_differences_of_the_resolved_equilibrium(feedback):
     assert np.median(errors) < 1e-5 and sum(e < 1e-4 for e in errors) >= 6
 
 
-@pytest.mark.parametrize("method", ADJOINT_METHODS)
+@pytest.mark.parametrize("method", EXACT)
 def test_every_solver_gives_the_gradient_of_a_dense_solve(method):
     student, inputs = random_student(7, feedback=True, feedback_gain=0.2), random_batch(8)
     grads, oracle = gradient_with(student, inputs, method), gradient_with(student, inputs, None)
@@ -177,6 +228,23 @@ def test_the_jacobian_and_its_adjoint_agree():
     forward = np.imag(network.sweep(fire, z + 1e-30j * v).hidden_states[-1]) / 1e-30
     backward = network.return_current(z)[1](network.sweep(fire, z).vjp([None, None, w]))
     np.testing.assert_allclose(np.vdot(forward, w), np.vdot(v, backward), rtol=1e-12)
+
+
+@given(seed=st.integers(0, 2**31), factor=st.floats(-3, 3))
+@settings(max_examples=10)
+def test_the_loops_product_is_linear_fresh_and_repeatable(seed, factor):
+    student, inputs = random_student(seed, feedback=True), random_batch(seed)
+    network = spiking_bert.Network.on(student.tree, student.config, *inputs)
+    rng = np.random.default_rng(seed)
+    v, w, z = rng.standard_normal((3, *network.current.shape))
+    trace, (_, return_vjp) = network.sweep(network.rate_neurons(), z), network.return_current(z)
+
+    def product(u):
+        return return_vjp(trace.vjp([None, None, u]))
+
+    kept, first = v.copy(), product(v)
+    np.testing.assert_allclose(product(v + factor * w), first + factor * product(w), rtol=1e-9, atol=1e-11)
+    assert np.array_equal(v, kept) and np.array_equal(product(v), first) and not np.shares_memory(product(v), first)
 
 
 def test_gradients_change_nothing():

@@ -3,13 +3,13 @@
     python tools/bench.py --minilm DIR --data-dir GLUE/SST-2 [--peer PYTHON_WITH_TORCH] [--only step,simulation,...]
 
 DIR is all-MiniLM-L6-v2 (or any BERT of 6 x 384), the teacher of the 3 x 384 student. The peer is tools/bench_torch.py,
-the same graph, loss and update in eager PyTorch; it runs under another interpreter, since nanospike never needs PyTorch:
+the same graph, loss and update in eager PyTorch; it runs under another interpreter, for nanospike never needs PyTorch:
 
     python -m venv torch_env && torch_env/bin/pip install torch safetensors numpy
 
 step        one distillation step (teacher, equilibrium, adjoint, update) on real SST-2 batches of 32 and 64, against
             the peer with the same row-sparse update of the embedding tables (`sparse`), with torch.optim.AdamW over
-            whole tables (`dense`), and against the published procedure in the peer (T = 100 steps, padded to 64 tokens);
+            whole tables (`dense`), and against the published procedure in the peer (T = 100, padded to 64 tokens);
             GFLOP/s of useful work (no padding) over the sgemm peak of the same run; peak memory of each
 simulation  one simulated step over one equilibrium forward, and T = 32 over the SST-2 dev set with --dev
 start       `import nanospike`, and a first prediction with the 3 x 384 student: seconds and resident memory
