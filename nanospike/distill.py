@@ -274,6 +274,8 @@ def main(argv=None):
     begin(options)
     run = Run(options, student.parameters())
     summary = run.train(stages_of(options, teacher, student, data, run.workers))
+    if run.world.rank:
+        return
     student.save(options.output_dir)
     save_tokenizer(tokenizer, options.output_dir)
     results = evaluate(options, teacher, student, task, data["dev"])
@@ -298,4 +300,4 @@ def evaluate(options, teacher, student, task, dev_data):
 
 
 if __name__ == "__main__":
-    command(lambda: main(sys.argv[1:]))
+    command(lambda: main(sys.argv[1:]), processes=None)

@@ -46,7 +46,7 @@ def gradients(teacher, workers):
         return value, dict(leaves(grads))
 
     def step(batches, seed, totals):
-        parts = workers.map(lambda i: part(batches[i], (*seed, i), totals), range(len(batches)))
+        parts = workers.map(lambda i: part(batches[i], (*seed[:-1], seed[-1] + i), totals), range(len(batches)))
         terms = {"labels": sum(value for value, _ in parts)}
         return terms, summed([grads for _, grads in parts], workers), lambda: {"mean_rate": None}  # it does not spike
 
@@ -73,6 +73,8 @@ def main(argv=None):
     run = Run(options, teacher.parameters())
     stage = Stage("finetune", data["train"], gradients(teacher, run.workers), options.epochs, options.learning_rate)
     run.train([stage])
+    if run.world.rank:
+        return
     teacher.save(options.output_dir)
     save_tokenizer(tokenizer, options.output_dir)
     value = score(task, teacher_logits(teacher, data["dev"]), data["dev"].labels)
@@ -82,4 +84,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    command(lambda: main(sys.argv[1:]))
+    command(lambda: main(sys.argv[1:]), processes=None)

@@ -17,7 +17,7 @@ ORDER = [
     ["backend", "workers"],
     ["tree", "checkpoint", "solve"],
     ["ops", "neuron", "optim", "text", "report"],
-    ["loss", "simulate", "tasks", "bert"],
+    ["loss", "simulate", "tasks", "bert", "parallel"],
     ["train"],
     ["spiking_bert", "models"],
     ["student"],
