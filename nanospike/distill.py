@@ -233,8 +233,10 @@ def run(began, options, task, teacher, data, tokenizer):
     begin(options)
     job = Run(options, student.parameters())
     if "general" in data:
-        data["general"] = data["general"].tokenised(cache_of(options))
+        data["general"] = job.world.in_turn(lambda: data["general"].tokenised(cache_of(options)))
     summary = job.train(stages_of(options, teacher, student, data, job.workers))
+    if job.world.rank:
+        return None
     student.save(options.output_dir)
     save_tokenizer(tokenizer, options.output_dir)
     results = evaluate(options, teacher, student, task, data, job.workers)
@@ -263,4 +265,4 @@ def evaluate(options, teacher, student, task, data, workers):
 
 
 if __name__ == "__main__":
-    command(lambda: main(sys.argv[1:]))
+    command(lambda: main(sys.argv[1:]), processes=None)

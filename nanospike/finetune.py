@@ -47,7 +47,7 @@ def gradients(teacher, workers):
         return value, dict(leaves(grads))
 
     def step(batches, seed, totals):
-        parts = workers.map(lambda i: part(batches[i], (*seed, i), totals), range(len(batches)))
+        parts = workers.map(lambda i: part(batches[i], (*seed[:-1], seed[-1] + i), totals), range(len(batches)))
         terms = {"labels": sum(value for value, _ in parts)}
         return terms, summed([grads for _, grads in parts], workers), lambda: {"mean_rate": None}  # it does not spike
 
@@ -79,6 +79,8 @@ def run(options, task, teacher, tokenizer, data):
     job = Run(options, teacher.parameters())
     stage = Stage("finetune", data["train"], gradients(teacher, job.workers), options.epochs, options.learning_rate)
     job.train([stage])
+    if job.world.rank:
+        return None
     teacher.save(options.output_dir)
     save_tokenizer(tokenizer, options.output_dir)
     results = evaluate(teacher, task, data, job.workers) | {"seconds": time.perf_counter() - started}
@@ -102,4 +104,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    command(lambda: main(sys.argv[1:]))
+    command(lambda: main(sys.argv[1:]), processes=None)

@@ -9,6 +9,7 @@ from statistics import fmean
 from .checkpoint import read_json, require_empty, write_json
 from .config import InputError, flag
 from .inference import VARIANTS
+from .parallel import world
 from .tasks import TASKS, find_task, submission_name
 from .train import last_checkpoint
 
@@ -34,11 +35,17 @@ def run_tasks(options, prepare, run, models=()):
     _check(options, prepare, plans.values())
     results = {}
     for name, plan in plans.items():
-        done = getattr(plan, "resume", False) and (plan.output_dir / RESULTS).exists()
-        results[name] = read_json(plan.output_dir / RESULTS) if done else run(*prepare(plan))
-        _save(options.output_dir, results)
-    if scored := {n: r for n, r in results.items() if "metrics" in r}:
+        results[name] = world().once(_results_of, plan) or run(*prepare(plan))
+        if world().rank == 0:
+            _save(options.output_dir, results)
+    if world().rank == 0 and (scored := {n: r for n, r in results.items() if "metrics" in r}):
         print(summary_table(scored))
+
+
+def _results_of(plan):
+    """The results of a task that an earlier run finished, on --resume; None if it is to be run."""
+    done = getattr(plan, "resume", False) and (plan.output_dir / RESULTS).exists()
+    return read_json(plan.output_dir / RESULTS) if done else None
 
 
 def task_names(options):
@@ -58,16 +65,16 @@ def _of_task(options, name, models):
     if options.output_dir is not None:
         own["output_dir"] = options.output_dir / name
         if getattr(options, "resume", False):
-            own["resume"] = (own["output_dir"] / "checkpoints").exists()
+            own["resume"] = world().once((own["output_dir"] / "checkpoints").exists)
     return replace(options, **own)
 
 
 def _check(options, prepare, plans):
     """InputError if any of the runs could not begin."""
     if options.output_dir is not None and not getattr(options, "resume", False):
-        require_empty(options.output_dir)
+        world().once(require_empty, options.output_dir)
     elif options.output_dir is not None and not any(plan.resume for plan in plans):
-        last_checkpoint(options)  # says that there is none
+        world().once(last_checkpoint, options)  # says that there is none
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they come again when the task is run
         for plan in plans:

@@ -37,7 +37,7 @@ def stages_of(options, teacher, student, data, workers):
         outputs = teacher_outputs_of(options, teacher, student, stage, workers)
         monitor = monitor_of(student, options, name, data[name])
         learn = gradients(outputs, student, options, name, workers, monitor)
-        stages.append(replace(stage, gradients=learn))
+        stages.append(replace(stage, gradients=learn, prepare=outputs))
     return stages
 
 
@@ -88,7 +88,7 @@ def gradients(teacher_outputs, student, options, stage, workers, monitor=None):
         _count_failures(failures, results)
         values = {name: sum(r.terms[name] for r in results) for name in results[0].terms}
         grads = summed([dict(leaves(r.grads)) for r in results], workers)
-        return values, grads, lambda: notes(student, results, batches, failures[0], monitor, seed[-1] + 1)
+        return values, grads, lambda: notes(student, results, batches, failures[0], monitor, seed[2] + 1)
 
     return step
 

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from .checkpoint import read_json, read_tensors, replacing, require_empty, write
 from .config import InputError, flag, option, plain, require_at_least
 from .loss import Totals
 from .optim import AdamW, Diverged, linear_schedule
+from .parallel import Sums, World, world
 from .text import batch_order, collate
 from .workers import WORKERS_HELP, Workers, shares
 
@@ -67,7 +69,8 @@ class Stage:
 
     gradients(batches, rng_seed, totals) -> (terms {name: 0-d array}, grads {name: array or RowSum}, notes: () -> dict
     of numbers that are only worth computing for a line of the log), of one batch that comes in parts (text.Batch) and
-    the loss.Totals of the whole.
+    the loss.Totals of the whole. rng_seed: run, stage, step, and the number of the first part, another on every MPI
+    rank. prepare(): what is to be done before the first of them, such as to fill a cache on disk.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Stage:
     gradients: Callable
     epochs: float
     learning_rate: float
+    prepare: Callable = lambda: None
 
     def steps(self, options):
         wanted = math.ceil(self.epochs * self._per_epoch(options))
@@ -98,18 +102,22 @@ class Run:
 
     def __init__(self, options, parameters):
         self.options, self.parameters = options, parameters
-        self.workers = Workers(options.workers, options.device)
+        self.world = world()
+        self.workers = Workers(options.workers or self.world.threads, options.device)
+        self.first_part = self.world.before(self.workers.size)
         self.directory = Path(options.output_dir)
         self.log_path = self.directory / "train_log.jsonl"
-        self.interrupted = False
+        self.interrupted = self.signalled = False  # the first is what all ranks know of the second
 
     def train(self, stages):
         """Train the stages in turn; returns a summary {stage: {steps, loss, seconds}}."""
         position, summary, restored = self._restore() if self.options.resume else ({}, {}, None)
+        self.world.require_same(self.parameters)
         with self._finishing_the_step_on_interrupt():
             for stage in stages:
                 if stage.name in summary:  # it was done before the run was interrupted
                     continue
+                self.world.in_turn(stage.prepare)
                 start, optimizer = 0, self._optimizer()  # fresh moments: its loss is another than the last stage's
                 if stage.name == position.get("stage"):
                     start, optimizer = position["step"], restored
@@ -131,7 +139,8 @@ class Run:
             return
 
         def note(signum, frame):
-            self.interrupted = True
+            self.signalled = True
+            self.interrupted = self.world.size == 1
             signal.signal(signal.SIGINT, before)
 
         before = signal.signal(signal.SIGINT, note)
@@ -146,18 +155,19 @@ class Run:
     def _train_stage(self, stage, optimizer, start, summary):
         options, total = self.options, stage.steps(self.options)
         order, bar = stage.batches(options, start), progress(stage.name, total, start)
+        sums = Sums(self.world, options.device)
         began, last_loss = time.perf_counter(), math.nan
         window_time, window_examples, window_steps = began, 0, 0
         for step in range(start, total):
             index = next(order)
             rate = stage.learning_rate * linear_schedule(step, total, int(options.warmup * total))
             try:
-                batches, totals = self._parts(stage.data, index)
-                terms, grads, notes = stage.gradients(batches, (options.seed, STAGE_SEEDS[stage.name], step), totals)
+                terms, grads, notes = sums.step(lambda: self._gradients(stage, index, step), self.signalled)  # noqa: B023
                 norm = optimizer.update(grads, rate, options.clip_norm, self.workers)
             except Diverged as error:
                 self._save(stage.name, step, optimizer, summary)
                 raise InputError(f"stage {stage.name}, step {step + 1}: {error}; saved as of step {step}") from None
+            self.interrupted = self.interrupted or sums.interrupted
             window_examples, window_steps = window_examples + len(index), window_steps + 1
             if (step + 1) % options.log_every == 0 or step + 1 == total:
                 values = {name: float(v) for name, v in terms.items()}
@@ -172,6 +182,7 @@ class Run:
                     "gradient_norm": norm,
                     **{f"loss_{name}": v for name, v in values.items()},
                     **notes(),
+                    **sums.figures(window_steps),
                 }
                 self._log(line)
                 bar.show(step + 1, line)
@@ -187,17 +198,33 @@ class Run:
         self._save(stage.name, total, optimizer, summary | {stage.name: result})
         return result
 
+    def _gradients(self, stage, index, step):
+        """Stage.gradients of this rank's part of the batch `index`."""
+        batches, totals = self._parts(stage.data, index)
+        seed = (self.options.seed, STAGE_SEEDS[stage.name], step, self.first_part)
+        return stage.gradients(batches, seed, totals) if batches else ({}, {}, dict)
+
     def _parts(self, data, index):
-        """The examples `index` as one batch for each worker, and the totals of all of them."""
+        """This rank's share of the examples `index` as one batch for each worker, and the totals of all ranks."""
         lengths = data.lengths[index]
-        parts = [collate(data, index[s], self.options.device) for s in shares(lengths, self.workers.size)]
+        mine = self.world.mine(lengths)
+        slices = shares(lengths[mine], self.workers.size) if len(lengths[mine]) else []
+        parts = [collate(data, index[mine][s], self.options.device) for s in slices]
         return parts, Totals(len(index), lengths.sum(), (lengths * lengths).sum())
 
     def _log(self, line):
+        if self.world.rank:
+            return
         with open(self.log_path, "a", encoding="utf-8") as file:
             file.write(json.dumps({k: _rounded(v) for k, v in line.items()}) + "\n")
 
     def _save(self, stage, step, optimizer, summary):
+        """A checkpoint, by rank 0, of what is the same on all ranks; from here on they all know of a Ctrl-C."""
+        self.world.require_same(self.parameters)
+        self.world.once(self._write_checkpoint, stage, step, optimizer, summary)
+        self.interrupted = self.world.any(self.signalled)
+
+    def _write_checkpoint(self, stage, step, optimizer, summary):
         """checkpoints/STAGE-STEP with weights, moments and position; the older ones but the last are removed."""
         root = self.directory / "checkpoints"
         root.mkdir(parents=True, exist_ok=True)
@@ -216,19 +243,23 @@ class Run:
 
     def _restore(self):
         """(position, summary, optimizer) of the last checkpoint, whose weights become the parameters."""
-        checkpoint, state = last_checkpoint(self.options)
-        _copy_into(self.parameters, read_tensors(checkpoint / "model.safetensors"))
+        state, weights, moments = self.world.once(self._read_checkpoint)
+        _copy_into(self.parameters, weights)
         optimizer = self._optimizer()
-        moments = read_tensors(checkpoint / "optimizer.safetensors")
         for i, kind in enumerate("mv"):
             _copy_into(
                 {n: pair[i] for n, pair in optimizer.moments.items()},
                 {n: moments[f"{kind}.{n}"] for n in self.parameters},
             )
         optimizer.step = state["updates"]
-        self._forget_log_after(state)
         print(f"resuming {state['stage']} after step {state['step']}", file=sys.stderr)
         return state, state["summary"], optimizer
+
+    def _read_checkpoint(self):
+        """(state, weights, moments) of the last one; what the log has beyond it is dropped."""
+        checkpoint, state = last_checkpoint(self.options)
+        self._forget_log_after(state)
+        return state, *(read_tensors(checkpoint / f"{name}.safetensors") for name in ("model", "optimizer"))
 
     def _forget_log_after(self, state):
         """Drop the lines of steps that will be done again."""
@@ -316,17 +347,28 @@ def progress_text(line, seconds_left):
     return ", ".join([*parts, f"{line['examples_per_second']:.0f} examples/s", f"{minutes}:{seconds:02d} left"])
 
 
-def command(main):
-    """Run a command: what the user got wrong is one line on standard error and exit status 2."""
+def command(main, processes=1):
+    """Run a command: what the user got wrong is one line on standard error and exit status 2.
+
+    processes: the most that it can use; None: any number.
+    """
     warnings.showwarning = lambda message, *rest, **more: print(f"warning: {message}", file=sys.stderr)
+    here = World()
     try:
-        main()
+        here = world()
+        if processes and here.size > processes:
+            raise InputError(f"this command runs in one process, found {here.size}; start it without mpiexec")
+        with here.one_voice():
+            main()
+        here.wait()
     except (InputError, OSError) as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        sys.exit(2)
+        here.stop(f"error: {_one_line(error)}", 2)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        here.stop("interrupted", 130)
+    except Exception:
+        if here.size == 1:
+            raise
+        here.stop(traceback.format_exc(), 1)
 
 
 def _one_line(error):
@@ -337,6 +379,10 @@ def _one_line(error):
 
 def require_startable(options):
     """InputError unless the output directory is empty, or on --resume has a checkpoint of the same run."""
+    world().once(_require_startable, options)
+
+
+def _require_startable(options):
     if options.resume:
         last_checkpoint(options)
     else:
@@ -345,7 +391,11 @@ def require_startable(options):
 
 def begin(options):
     """Print and save the resolved options; the output directory, empty unless --resume, exists from here on."""
-    require_startable(options)
+    world().once(_begin, options)
+
+
+def _begin(options):
+    _require_startable(options)
     Path(options.output_dir).mkdir(parents=True, exist_ok=True)
     announce(options)
     write_json(Path(options.output_dir) / "training_args.json", plain(options))
