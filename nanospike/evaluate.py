@@ -7,7 +7,7 @@ from pathlib import Path
 from .checkpoint import require_empty, write_json
 from .config import InputError, option, parse, plain, require_at_least
 from .glue import TASK_HELP, run_tasks
-from .inference import bundled, drive_for, evaluate_student, nested, run_student, table, with_teacher
+from .inference import AT_A_TIME, bundled, drive_for, evaluate_student, nested, run_student, table, with_teacher
 from .models import load_teacher
 from .neuron import SPIKES
 from .simulate import DRIVES
@@ -38,7 +38,7 @@ class Evaluate:
     )
     initial: float = option("membranes at the start, as a fraction of the threshold", 0.5)
     max_length: int = option("word pieces per text; longer ones are cut", 128)
-    batch_size: int = option("examples at a time", 64)
+    batch_size: int = option("examples at a time; a GPU wants more", AT_A_TIME)
     output_dir: Path | None = option(
         "directory for eval_results.json and predictions.tsv; must be empty or absent", None
     )

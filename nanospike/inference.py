@@ -15,6 +15,7 @@ from .text import collate, encode, in_length_order, label_names, load_tokenizer
 from .workers import ALONE
 
 PREDICT_STEPS = 32
+AT_A_TIME = 16  # examples: what a step of them needs stays in the processor's last-level cache
 VARIANTS = ("mismatched",)  # keys under which results hold those of another file of the same task
 
 
@@ -27,7 +28,7 @@ def bundled(*parts):
     raise InputError(f"{here.parent / 'weights' / Path(*parts)}: not installed; name a model or a data directory")
 
 
-def predict(directory, texts, time_steps=PREDICT_STEPS, device="cpu", batch_size=32, workers=ALONE):
+def predict(directory, texts, time_steps=PREDICT_STEPS, device="cpu", batch_size=AT_A_TIME, workers=ALONE):
     """Label texts with a student, spike by spike (differential drive; a leaky student: instant).
 
     texts: strings or pairs of strings. Returns a list of {label, score, time_steps}; score is the softmax of the label,
@@ -67,7 +68,7 @@ def _answer(logits, names):
     return {"label": names.get(best, str(best)), "score": float(odds[best] / odds.sum())}
 
 
-def teacher_logits(teacher, data, batch_size=64, workers=ALONE):
+def teacher_logits(teacher, data, batch_size=AT_A_TIME, workers=ALONE):
     """Logits (n, C) of all examples, on the host."""
 
     def logits_of(index):
@@ -111,7 +112,16 @@ def evaluate_student(student, task, data, time_steps, **options):
 
 
 def run_student(
-    student, data, time_steps, *, drive=None, spikes=None, initial=None, margin=None, batch_size=64, workers=ALONE
+    student,
+    data,
+    time_steps,
+    *,
+    drive=None,
+    spikes=None,
+    initial=None,
+    margin=None,
+    batch_size=AT_A_TIME,
+    workers=ALONE,
 ):
     """Settle a student on all examples, and run it spike by spike; labels are not needed.
 
@@ -163,7 +173,7 @@ def _measured(student, batch, steps, options):
     return found | {"gaps": {t: float((g * lengths).sum()) for t, g in gaps.items()}}
 
 
-def with_teacher(results, task, teacher, data, batch_size=64, workers=ALONE):
+def with_teacher(results, task, teacher, data, batch_size=AT_A_TIME, workers=ALONE):
     """The results of a student, and its teacher's on the same examples. teacher None: not known."""
     if teacher is None:
         return {"teacher": None} | results

@@ -12,7 +12,7 @@ from .backend import namespace
 from .tree import RowSum
 from .workers import ALONE
 
-CHUNK = 32768  # elements updated at a time, so that the passes of one update stay in a core's cache
+CHUNK = 131072  # elements updated at a time: few enough for the last-level cache, enough that Python is no bottleneck
 
 
 class Diverged(RuntimeError):
