@@ -157,10 +157,12 @@ def timed(function, repeats):
     return {"seconds": seconds, "losses": losses}
 
 
-def gemm(size, repeats=5):
-    a, b = np.random.default_rng(0).random((2, size, size), np.float32)
-    a @ b
-    return 2e-9 * size**3 / min(timed(lambda: (a @ b, 0.0)[1], repeats)["seconds"])
+def gemm(rows, inner, columns, repeats=9):
+    """GFLOP/s of (rows, inner) (columns, inner)^T: a linear layer without its bias."""
+    rng = np.random.default_rng(0)
+    x, weight = rng.random((rows, inner), np.float32), rng.random((columns, inner), np.float32)
+    seconds = timed(lambda: (x @ weight.T, 0.0)[1], repeats)["seconds"]
+    return 2e-9 * rows * inner * columns / statistics.median(seconds)
 
 
 def peak_mb():
@@ -184,7 +186,9 @@ def serve(directory, workers):
         elif what == "simulated":
             answer = timed(lambda: ours.simulated(n), 1)  # noqa: B023
         elif what == "gemm":
-            answer = {"gflops": gemm(n)}
+            answer = {"gflops": gemm(n, n, n)}
+        elif what == "layer":
+            answer = {"gflops": gemm(*map(int, rest), repeats=50)}
         else:
             answer = {"peak_mb": peak_mb()}
         print(json.dumps(answer), flush=True)
@@ -234,12 +238,16 @@ def compare_steps(name, options, directory):
         programs |= {f"peer {u}": peer_on(options.peer, directory, u) for u in ("sparse", "dense")}
     first = {n: p.ask("step 3") for n, p in programs.items()}  # warm, and the same losses: it is the same step
     losses = {n: a["losses"] for n, a in first.items()}
-    seconds, peaks = {n: [] for n in programs}, []
+    seconds, peaks, layers = {n: [] for n in programs}, [], {}
+    configs = [read_json(directory / who / "config.json") for who in ("teacher", "student")]
+    tokens = int(statistics.mean(batches[f"mask.{i}"].sum() for i in range(BATCHES)))
+    layer = f"layer {tokens} {configs[1]['hidden_size']} {configs[1]['intermediate_size']}"
     for _ in range(options.rounds):
         for n, p in programs.items():
             seconds[n].append(statistics.median(p.ask(f"step {options.steps}")["seconds"]))
         peaks.append(programs["ours"].ask("gemm 2048")["gflops"])
-    configs = [read_json(directory / who / "config.json") for who in ("teacher", "student")]
+        for n in {"ours", "peer sparse"} & programs.keys():
+            layers.setdefault(n, []).append(programs[n].ask(layer)["gflops"])
     masks = [batches[f"mask.{i}"] for i in range(BATCHES)]
     gflop = statistics.mean(useful_gflop(*configs, mask) for mask in masks)
     row = {"size": name, "gflop_per_step": round(gflop, 2), "losses_of_three_steps": losses}
@@ -248,8 +256,8 @@ def compare_steps(name, options, directory):
     row["sgemm_peak_gflops"] = quartiles(peaks)
     row["share_of_sgemm_peak"] = quartiles(gflop / np.array(seconds["ours"]) / np.array(peaks))
     row["peak_mb"] = {n: round(p.ask("memory")["peak_mb"]) for n, p in programs.items()}
+    row["layer"] = {"shape": layer} | {n: quartiles(g) for n, g in layers.items()}
     if options.peer:
-        row["peer_sgemm_gflops"] = round(programs["peer sparse"].ask("gemm 2048")["gflops"], 1)
         if options.published:
             theirs = programs["peer sparse"].ask("published 1")["seconds"][0]
             mine = statistics.median(programs["ours"].ask(f"step {options.steps}")["seconds"])
@@ -362,6 +370,8 @@ def show(row):
     for name, ratio in row["over"].items():
         low, high = ratio["quartiles"]
         print(f"  ours / {name:<17}{ratio['median']:7.3f}   ({low:.3f} to {high:.3f})   {row['ms'][name]} ms")
+    print("  GFLOP/s of", ", ".join(f"{n} {g['median']:.0f}" for n, g in row["layer"].items() if n != "shape"), end=" ")
+    print(f"in the shape of {row['layer']['shape']}")
     if "published_seconds" in row:
         print(f"  published procedure {row['published_seconds']} s: {row['times_faster_than_published']} times ours")
     print("  peak memory in MB: " + ", ".join(f"{n} {mb}" for n, mb in row["peak_mb"].items()), flush=True)

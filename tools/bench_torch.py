@@ -11,6 +11,7 @@ It reads commands from standard input, one a line, and answers each with one lin
     published K    K steps of the published procedure: T = 100 simulated steps on sequences padded to 64 tokens, then
                    the gradients at the rates (Bal & Sengupta, arXiv 2308.10873; drive instant, membranes from 0)
     gemm N         GFLOP/s of a float32 product of N x N matrices
+    layer M I O    GFLOP/s of a linear layer, M tokens of I inputs to O outputs
     memory         peak resident memory in MB
 
 `--update sparse` moves the rows of the embedding tables that a batch touches (as nanospike does), `dense` is
@@ -21,6 +22,7 @@ import argparse
 import json
 import math
 import resource
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -195,10 +197,11 @@ def timed(function, repeats):
     return {"seconds": seconds, "losses": losses}
 
 
-def gemm(size, repeats=5):
-    a, b = torch.rand(size, size), torch.rand(size, size)
-    a @ b
-    return 2e-9 * size**3 / min(timed(lambda: (a @ b, 0.0)[1], repeats)["seconds"])
+def gemm(rows, inner, columns, repeats=9):
+    """GFLOP/s of (rows, inner) (columns, inner)^T: a linear layer without its bias."""
+    x, weight = torch.rand(rows, inner), torch.rand(columns, inner)
+    seconds = timed(lambda: (F.linear(x, weight), 0.0)[1], repeats)["seconds"]
+    return 2e-9 * rows * inner * columns / statistics.median(seconds)
 
 
 def main():
@@ -216,7 +219,9 @@ def main():
         elif what == "published":
             answer = timed(peer.published, n)
         elif what == "gemm":
-            answer = {"gflops": gemm(n)}
+            answer = {"gflops": gemm(n, n, n)}
+        elif what == "layer":
+            answer = {"gflops": gemm(*map(int, rest), repeats=50)}
         else:
             answer = {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
         print(json.dumps(answer), flush=True)
