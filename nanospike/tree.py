@@ -58,6 +58,13 @@ class RowSum:
     def __init__(self, shape):
         self.shape, self._indices, self._rows, self._merged = shape, [], [], False
 
+    @classmethod
+    def of(cls, shape, indices, rows):
+        """One whose rows are summed already: indices (U,) are sorted, each there once."""
+        made = cls(shape)
+        made._indices, made._rows, made._merged = [indices], [rows], True
+        return made
+
     def add(self, indices, rows):
         self._indices.append(indices)
         self._rows.append(rows)
