@@ -232,4 +232,4 @@ def test_what_is_wrong_for_all_is_said_once(places, whole, tmp_path):
 @mpi
 def test_divergence_on_one_rank_is_known_to_all():
     done = start(2, "diverge", "-", 0)
-    assert sorted(done.stdout.splitlines()) == ["rank 0: no convergence", "rank 1: no convergence"]
+    assert all(f"rank {r}: no convergence" in done.stdout for r in (0, 1)), done.stdout  # the ranks' lines may mix

@@ -321,17 +321,17 @@ def start_up(options, directory):
 GROWTH = {
     "batch": [{"batch": b} for b in (8, 32, 128)],
     "length": [{"length": n} for n in (16, 64, 256)],
-    "time steps (training)": [{"time_steps": t} for t in (8, 64, 512)],
+    "time steps (training)": [{"time_steps": t, "forward_spikes": True} for t in (8, 32, 128)],
     "width": [{"width": w} for w in (128, 256, 512)],
     "depth": [{"depth": n} for n in (2, 4, 8)],
     "time steps (simulation)": [{"time_steps": t, "simulate": True} for t in (8, 32, 128)],
 }
 
 
-def grow(batch=32, length=32, width=256, depth=4, time_steps=64, simulate=False):
+def grow(batch=32, length=32, width=256, depth=4, time_steps=64, simulate=False, forward_spikes=False):
     """Milliseconds and peak memory of one gradient (or one simulation) of a random student, in this process.
 
-    time_steps of training: those of the evaluation that follows it; the gradient is taken at the equilibrium.
+    time_steps of training: the loss is taken at rates simulated so long (--forward spikes), the gradient is implicit.
     """
     config = {
         "vocab_size": 8000, "hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": width // 32,
@@ -345,7 +345,8 @@ def grow(batch=32, length=32, width=256, depth=4, time_steps=64, simulate=False)
     if simulate:
         run = lambda: student.simulate(ids, mask, time_steps=time_steps, record=())  # noqa: E731
     else:
-        run = lambda: student.distill_gradients(ids, mask, settled)  # noqa: E731
+        options = {"simulation": {"time_steps": time_steps}} if forward_spikes else {}
+        run = lambda: student.gradients(ids, mask, ids * 0, settled, **options)  # noqa: E731
     seconds = timed(lambda: run() and 0.0, 3)["seconds"]
     return {"ms": round(1000 * min(seconds), 1), "peak_mb": round(peak_mb()), "settled_peak_mb": round(before)}
 
