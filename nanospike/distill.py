@@ -93,6 +93,9 @@ class Distill(TrainingOptions):
         100,
     )
     adjoint_solver: str = option("solver of the adjoint system, with feedback", "gmres", choices=ADJOINT_METHODS)
+    jacobian_penalty: float = option(
+        "weight in the loss of the feedback loop's squared Jacobian norm, along one random direction per update", 0.0
+    )
     teacher_cache: float = option(
         "most GB (10^9 bytes) of the teacher's activations to keep on disk, rounded to float16, in stages of more than "
         "one epoch; a stage that needs more computes them in every epoch; 0: keep none",
@@ -119,7 +122,7 @@ class Distill(TrainingOptions):
         if not self.time_steps or min(self.time_steps) < 1:
             raise InputError(f"--time-steps: found {list(self.time_steps)}, expected whole numbers of at least 1")
         require_at_least(self, encoders=0, hidden=0, attention=0, logits=0, labels=0, keep_internal=0)
-        require_at_least(self, teacher_cache=0)
+        require_at_least(self, teacher_cache=0, jacobian_penalty=0)
         if not 0 < self.temperature < math.inf:
             raise InputError(f"--temperature: found {self.temperature}, expected above 0")
         if self.drive == "differential" and self.leak != 1:
@@ -132,6 +135,8 @@ class Distill(TrainingOptions):
             neurons = {"v_th": 1.0, "leak": 1.0, "spikes": "binary", "drive": None, "forward": "equilibrium"}
             if given := [flag(n) for n, default in neurons.items() if getattr(self, n) != default]:
                 raise InputError(f"{', '.join(given)}: an ann student has no spiking neurons")
+        if self.jacobian_penalty and not self.feedback:
+            raise InputError("--jacobian-penalty: there is no loop without --feedback")
         if "prediction" not in self.stages and (self.labels or self.keep_internal):
             raise InputError(
                 "--labels, --keep-internal: they belong to the stage prediction, which --stages leaves out"

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from . import bert, neuron, ops
-from .solve import fixed_point, solve_adjoint
+from .backend import namespace
+from .solve import Code, fixed_point, solve_adjoint
 from .tree import add, child, leaves
 
 FORWARD_RTOL = {"float32": 1e-5, "float64": 1e-13}
@@ -118,9 +119,19 @@ class Network:
     def rate_neurons(self):
         return rate_neurons(self.config, thresholds(self.tree))
 
+    def state(self, last):
+        """z (B, L, D): of the last encoder's activity what is fed back, padding at 0. Linear, and its own transpose."""
+        return last * self.mask.astype(last.dtype)[:, :, None]
+
     def return_current(self, fed_back):
         """fed_back Wfb^T, with its vjp."""
         return ops.linear(fed_back, **self.tree["feedback"])
+
+    def pull_back(self, trace, fed_back, dhidden, dscores, grads):
+        """Add to `grads` what one sweep (trace) with constant fed_back owes to the parameters; see Trace.vjp."""
+        dcurrent = trace.vjp(dhidden, dscores, grads)
+        self.return_current(fed_back)[1](dcurrent, child(grads, "feedback"))
+        self.embed_vjp(dcurrent, child(grads, "embeddings"))
 
     def classify(self, last):
         """Logits (B, C) of the last encoder's activity (B, L, D), with the vjp."""
@@ -131,8 +142,8 @@ class Network:
 class Equilibrium:
     """rates: population -> (B, L, width). hidden_states: N+1 of (B, L, D). attention_scores: N of (B, H, L, L).
 
-    logits (B, C). residual: |F(z) - z| / |F(z)| of the worst example, 0 without feedback; residuals: each example's.
-    iterations: sweeps it took.
+    logits (B, C). residual: |F(z) - z| / |F(z)| of the worst example, 0 without feedback; residuals, codes (B,): each
+    example's, see solve.Solution. iterations: sweeps it took.
     """
 
     rates: dict
@@ -141,6 +152,7 @@ class Equilibrium:
     logits: Any
     residual: float
     residuals: np.ndarray
+    codes: np.ndarray
     iterations: int
     converged: bool
     message: str
@@ -149,8 +161,9 @@ class Equilibrium:
 def solve(network, rtol=None, differentiable=True, forward_solver="anderson"):
     """The equilibrium of a Network: (Equilibrium, vjp). forward_solver: a method of solve.fixed_point.
 
-    vjp(dhidden, dscores, dlogits, grads, method, rtol) fills `grads` with the exact gradient and returns the adjoint
-    Solution, or None without feedback.
+    vjp(dhidden, dscores, dlogits, grads, method, rtol, drop_failed) fills `grads` with the exact gradient and returns
+    the adjoint Solution, or None without feedback. drop_failed: an example whose adjoint system was not solved gets the
+    gradient at constant feedback instead of one with the solver's best guess in it.
     """
     fire = Recorder(network.rate_neurons())
     found, fed_back = None, None
@@ -166,50 +179,52 @@ def solve(network, rtol=None, differentiable=True, forward_solver="anderson"):
         logits,
         found.residual if found else 0.0,
         found.residuals if found else np.zeros(len(logits)),
+        found.codes if found else np.zeros(len(logits), np.int8),
         found.iterations + 1 if found else 1,
         found.converged if found else True,
         found.message if found else "",
     )
 
-    def vjp(dhidden, dscores, dlogits, grads, method="gmres", rtol=None):
+    def vjp(dhidden, dscores, dlogits, grads, method="gmres", rtol=None, drop_failed=False):
         dhidden = list(dhidden)
         if dlogits is not None:
             dlast = head_vjp(dlogits, grads)
             dhidden[-1] = dlast if dhidden[-1] is None else dhidden[-1] + dlast
-        return _pull_back(network, trace, fed_back, dhidden, dscores, grads, method, rtol)
+        if fed_back is None:
+            network.embed_vjp(trace.vjp(dhidden, dscores, grads), child(grads, "embeddings"))
+            return None
+        adjoint = _adjoint(network, trace, fed_back, dhidden, dscores, method, rtol)
+        mu = adjoint.x
+        if drop_failed and (adjoint.codes > Code.TRUNCATED).any():
+            solved = namespace(mu).asarray(adjoint.codes <= Code.TRUNCATED)
+            mu = namespace(mu).where(solved[:, None, None], mu, 0)
+        dhidden[-1] = mu if dhidden[-1] is None else dhidden[-1] + mu
+        network.pull_back(trace, fed_back, dhidden, dscores, grads)
+        return adjoint
 
     return equilibrium, vjp
 
 
 def _loop(network, rtol, method):
     """z = F(z) by solve.fixed_point, padding held at 0."""
-    fire, config, xp_zero = network.rate_neurons(), network.config, network.current * 0
-    real = network.mask.astype(network.current.dtype)[:, :, None]
+    fire, config = network.rate_neurons(), network.config
     low = -1 if config.spikes == "signed" else 0
     return fixed_point(
-        lambda z: network.sweep(fire, z, differentiable=False).hidden_states[-1] * real,
-        xp_zero,
+        lambda z: network.state(network.sweep(fire, z, differentiable=False).hidden_states[-1]),
+        network.state(network.current * 0),
         rtol=rtol or FORWARD_RTOL[str(network.current.dtype)],
         method=method,
         box=None if config.activation == "ann" else (low, 1),
     )
 
 
-def _pull_back(network, trace, fed_back, dhidden, dscores, grads, method, rtol):
-    dcurrent = trace.vjp(dhidden, dscores, grads)
-    if fed_back is None:
-        network.embed_vjp(dcurrent, child(grads, "embeddings"))
-        return None
+def _adjoint(network, trace, fed_back, dhidden, dscores, method, rtol):
+    """The Solution mu of (I - K^T) mu = b, b the cotangent with which the loss arrives at z through the feedback."""
     _, return_vjp = network.return_current(fed_back)
     nowhere = [None] * (len(trace.hidden_states) - 1)
-    real = network.mask.astype(dcurrent.dtype)[:, :, None]
 
     def jacobian_transposed(mu):
-        return return_vjp(trace.vjp([*nowhere, mu])) * real
+        return network.state(return_vjp(trace.vjp([*nowhere, mu])))
 
-    b = return_vjp(dcurrent) * real
-    adjoint = solve_adjoint(jacobian_transposed, b, method, rtol or ADJOINT_RTOL[str(dcurrent.dtype)])
-    dcurrent = dcurrent + trace.vjp([*nowhere, adjoint.x], None, grads)
-    return_vjp(dcurrent, child(grads, "feedback"))
-    network.embed_vjp(dcurrent, child(grads, "embeddings"))
-    return adjoint
+    b = network.state(return_vjp(trace.vjp(dhidden, dscores)))
+    return solve_adjoint(jacobian_transposed, b, method, rtol or ADJOINT_RTOL[str(b.dtype)])

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from . import loss, spiking_bert
-from .backend import float_dtype, library, to_device
+from . import loss, spiking_bert, stability
+from .backend import float_dtype, library, namespace, to_device
 from .bert import TeacherOutput
 from .checkpoint import fit_tensors, placed, read_json, read_model_tensors, write_model
 from .config import InputError, StudentConfig, read_config
@@ -83,12 +83,18 @@ class Student:
         *,
         adjoint_solver="gmres",
         simulation=None,
+        drop_failed=False,
+        jacobian_penalty=0.0,
+        seed=0,
         **terms,
     ):
         """Gradients of the distillation loss, for inputs that are known to be right; terms: those of loss.distillation.
 
         simulation: options of `simulate`; then the loss is taken at simulated ASRs, and its cotangents are pulled
-        back through the equilibrium (the published procedure's gradient).
+        back through the equilibrium (the published procedure's gradient). drop_failed: an example whose equilibrium
+        was not found adds nothing to the gradient (its cotangents are times 0, the means divide by what they did), and
+        one whose adjoint system was not solved adds the gradient at constant feedback. jacobian_penalty: weight of
+        stability.jacobian_penalty, a term of its own, with random directions from `seed`.
         """
         network = self._network(input_ids, attention_mask, token_type_ids)
         equilibrium, pull_back = spiking_bert.solve(network)
@@ -98,13 +104,18 @@ class Student:
             states, head_vjp = self._states_at(network, self._simulate(network, **simulation).rates)
         values, loss_vjp = loss.distillation(*states, teacher_out, attention_mask, self.tree["distill_map"], **terms)
         grads = {}
-        dhidden, dscores, dlogits = loss_vjp(grads)
+        dhidden, dscores, dlogits = loss_vjp(grads, _shares(equilibrium, states[-1]) if drop_failed else None)
         if head_vjp and dlogits is not None:  # the classifier saw simulated rates
             dlast = head_vjp(dlogits, grads)
             dhidden[-1], dlogits = dlast if dhidden[-1] is None else dhidden[-1] + dlast, None
-        adjoint = pull_back(dhidden, dscores, dlogits, grads, adjoint_solver)
+        adjoint = pull_back(dhidden, dscores, dlogits, grads, adjoint_solver, drop_failed=drop_failed)
         if adjoint is not None and adjoint.code is not Code.TRUNCATED:
             _warn_unless(adjoint)
+        if jacobian_penalty:
+            totals = terms.get("totals") or loss.Totals.of(attention_mask)
+            value, penalty_vjp = stability.jacobian_penalty(network, equilibrium.hidden_states[-1], seed, totals)
+            values = values | {"jacobian": jacobian_penalty * value}
+            penalty_vjp(jacobian_penalty, grads)
         return Gradients(values, grads, equilibrium, adjoint)
 
     def simulate(
@@ -177,6 +188,13 @@ class Student:
 
     def _checked(self, input_ids, attention_mask, token_type_ids):
         return checked_inputs(self.config, library(self.device), input_ids, attention_mask, token_type_ids)
+
+
+def _shares(equilibrium, like):
+    """Weights (B,) of the examples in the gradient: 0 where the equilibrium was not found; None: 1 for all."""
+    if equilibrium.converged:
+        return None
+    return namespace(like).asarray((equilibrium.codes == Code.OK).astype(like.dtype))
 
 
 def _warn_unless(solution):

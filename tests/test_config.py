@@ -206,6 +206,8 @@ def test_a_file_of_options_is_utf_8(tmp_path):
         ),
         (["--task", "sst-2"], "--data-dir: needed for --task sst-2"),
         (["--forward", "spikes", "--student", "ann"], "--forward: an ann student has no spiking neurons"),
+        (["--jacobian-penalty", "0.1"], "--jacobian-penalty: there is no loop without --feedback"),
+        (["--jacobian-penalty", "-1", "--feedback"], "--jacobian-penalty: found -1.0, expected at least 0"),
         (["--v-th", "2", "--leak", "0.9", "--student", "ann"], "--v-th, --leak: an ann student"),
         (
             ["--stages", "internal", "--hidden", "0", "--attention", "0"],

@@ -19,7 +19,7 @@ ORDER = [
     ["ops", "neuron", "optim", "text", "report", "metrics", "cache", "fixedpoint", "krylov", "library", "spide"],
     ["loss", "simulate", "tasks", "bert", "corpus", "linear"],
     ["train", "solve"],
-    ["spiking_bert", "models", "monitor", "teacher_cache"],
+    ["spiking_bert", "stability", "models", "monitor", "teacher_cache"],
     ["student"],
     ["inference", "teaching"],
     ["glue"],
