@@ -148,7 +148,7 @@ def simulate(network, neurons, *, last, time_steps, record, margin=None):
 
     network: sweep(fire, fed_back, differentiable=False) sends currents through all populations, where fed_back is None
     or the activity (B, L, D) of the population `last` after the step before; classify(rates) -> (logits, vjp);
-    mask (B, L); keep(rows) is the network of some examples; config.feedback. record: time steps whose logits are kept.
+    mask (B, L); keep(rows) is the network of some examples; config.recurrent. record: time steps whose logits are kept.
     margin: an example stops when its best logit leads by this much at a recorded step; None: none does.
     """
     record = checked_record(record, time_steps)
@@ -156,7 +156,7 @@ def simulate(network, neurons, *, last, time_steps, record, margin=None):
     for step in range(1, time_steps + 1):
         neurons.advance()
         trace = network.sweep(neurons, fed_back, differentiable=False)
-        if network.config.feedback:
+        if network.config.recurrent:
             fed_back = trace.hidden_states[-1]
         if step not in record:
             continue

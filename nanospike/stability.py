@@ -2,7 +2,7 @@
 
 The simulated student settles where the loop's gain is below 1 (DESIGN: below 0.9 it does so as 1/T), and no bound on
 the weights says so through LayerNorm and attention. So the gain is measured, from the Ritz values of every adjoint
-solve, and the feedback weight is scaled down when it passes TARGET: the loop's Jacobian is linear in that weight.
+solve, and the weights of the return paths are scaled down when it passes TARGET: the Jacobian is linear in them.
 """
 
 from collections import deque
@@ -11,13 +11,13 @@ import numpy as np
 
 from .backend import namespace
 from .optim import Diverged
+from .recurrence import SCALED
 from .solve import Code
 
 TARGET = 0.9  # gain above which the feedback weight is scaled down
 WINDOW = 50  # updates looked at together
 MOST_FAILED = 0.25  # share of the examples of a full window that may fail before the run is stopped
 PROBE = {"float32": 1e-2, "float64": 1e-4}  # length of a step along a random direction, in rates
-SCALED = ("feedback.weight",)  # the loop's Jacobian is linear in these together
 
 
 class Stability:
@@ -83,12 +83,13 @@ def rescale(parameters, factor):
 def jacobian_penalty(network, last, seed, totals):
     """R = |F(z + eps v) - F(z)|^2 / (eps^2 n), v normal: the loop's squared Jacobian norm by first-order passes only.
 
-    In the mean over v it is |K|_F^2 / n, K = dF/dz (IMPLICIT.md, 4.8), n = D times the real tokens of totals.tokens,
-    the whole batch's: the terms of its parts add up. network: a spiking_bert.Network with a loop; last (B, L, D): the
-    last encoder's rates. z and v count as constants. (value, vjp): vjp(cotangent, grads) adds to grads.
+    In the mean over v it is |K|_F^2 / n, K = dF/dz, and n the numbers in z of the whole batch, of whose real tokens
+    and examples totals knows: the terms of its parts add up. network: a spiking_bert.Network with a loop; last
+    (B, L, D): the last encoder's rates. z and v count as constants. (value, vjp): vjp(cotangent, grads) adds to grads.
     """
     xp, z = namespace(last), network.state(last)
-    eps, n = PROBE[str(last.dtype)], float(totals.tokens) * last.shape[-1]
+    eps, sources = PROBE[str(last.dtype)], totals.examples if z.shape[1] < last.shape[1] else totals.tokens
+    n = float(sources) * last.shape[-1]
     v = xp.asarray(np.random.default_rng(seed).standard_normal(z.shape).astype(last.dtype))
     moved = z + eps * network.state(v)
     fire = network.rate_neurons()
@@ -97,8 +98,8 @@ def jacobian_penalty(network, last, seed, totals):
 
     def vjp(cotangent, grads):
         nowhere = [None] * (len(here.hidden_states) - 1)
-        dlast = network.state(change * (2 * cotangent / (eps * n)))
-        network.pull_back(there, moved, [*nowhere, dlast], None, grads)
-        network.pull_back(here, z, [*nowhere, -dlast], None, grads)
+        dlast = network.state_vjp(change * (2 * cotangent / (eps * n)))
+        network.pull_back(there, [*nowhere, dlast], None, grads)
+        network.pull_back(here, [*nowhere, -dlast], None, grads)
 
     return (change * change).sum() / n, vjp

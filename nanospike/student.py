@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import loss, spiking_bert, stability
+from . import loss, recurrence, spiking_bert, stability
 from .backend import float_dtype, library, namespace, to_device
 from .bert import TeacherOutput
 from .checkpoint import fit_tensors, placed, read_json, read_model_tensors, write_model
@@ -144,8 +144,7 @@ class Student:
             thresholds=spiking_bert.thresholds(self.tree),
             time_steps=time_steps,
         )
-        last = f"encoder.{config.num_hidden_layers - 1}.output"
-        return simulate(network, neurons, last=last, time_steps=time_steps, record=record, margin=margin)
+        return simulate(network, neurons, last=network.last, time_steps=time_steps, record=record, margin=margin)
 
     @staticmethod
     def _states_at(network, rates):
@@ -231,6 +230,8 @@ def load_student(directory, device="cpu", dtype="float32"):
     for name, tensor in tensors.items():
         if name.startswith("thresholds.") and not (tensor > 0).all():
             raise InputError(f"{directory}: {name}: found {tensor.min()}, expected positive thresholds")
+        if name == "lateral.weight" and not recurrence.is_inhibition(tensor):
+            raise InputError(f"{directory}: {name}: expected numbers of at least 0, and 0 in the diagonal")
     return Student(config, nest(placed(tensors, device, kind, copy=False)), device, directory, raw)
 
 
@@ -239,8 +240,7 @@ def init_student(config, teacher=None, seed=0, device="cpu", dtype="float32", la
 
     With a teacher of the same sizes it starts from the teacher's embeddings and layers (encoder l from layer l M / N,
     or layer_map's); without one, or with a warning if the sizes differ, from normal numbers of initializer_range, as
-    BERT does. distill_map, as wide as the teacher, starts as the identity, feedback as normal numbers of gain
-    feedback_gain.
+    BERT does. distill_map, as wide as the teacher, starts as the identity, what returns at the scale feedback_gain.
     """
     kind, values = float_dtype(dtype), dict(config)
     if teacher is not None and values.get("teacher_hidden_size") is None:
@@ -261,8 +261,8 @@ def init_student(config, teacher=None, seed=0, device="cpu", dtype="float32", la
 def _fresh(name, shape, config, rng):
     if name == "distill_map.weight":
         return np.eye(*shape)
-    if name == "feedback.weight":
-        return config.feedback_gain * rng.standard_normal(shape) / np.sqrt(shape[1])
+    if name.startswith(("feedback.", "lateral.")):
+        return recurrence.fresh(name, shape, config.feedback_gain, rng)
     if name.endswith("bias"):
         return np.zeros(shape)
     return np.ones(shape) if "LayerNorm" in name else config.initializer_range * rng.standard_normal(shape)

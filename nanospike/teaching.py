@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from .monitor import Monitor, gap_probe
+from .recurrence import project
 from .stability import Stability
 from .student import mean_rate
 from .teacher_cache import computed, parts_of, targets
@@ -34,7 +35,7 @@ def stages_of(options, teacher, student, data, workers):
         outputs = teacher_outputs_of(options, teacher, student, stage, workers)
         monitor = monitor_of(student, options, name, data[name])
         learn = gradients(outputs, student, options, name, workers, monitor)
-        stages.append(replace(stage, gradients=learn))
+        stages.append(replace(stage, gradients=learn, project=project))
     return stages
 
 

@@ -75,6 +75,7 @@ class Stage:
     gradients: Callable
     epochs: float
     learning_rate: float
+    project: Callable = lambda parameters: None  # after every update: puts those parameters back that have left a set
 
     def steps(self, options):
         wanted = math.ceil(self.epochs * self._per_epoch(options))
@@ -155,6 +156,7 @@ class Run:
                 batches, totals = self._parts(stage.data, index)
                 terms, grads, notes = stage.gradients(batches, (options.seed, STAGE_SEEDS[stage.name], step), totals)
                 norm = optimizer.update(grads, rate, options.clip_norm, self.workers)
+                stage.project(self.parameters)
             except Diverged as error:
                 self._save(stage.name, step, optimizer, summary)
                 raise InputError(f"stage {stage.name}, step {step + 1}: {error}; saved as of step {step}") from None

@@ -17,7 +17,7 @@ ORDER = [
     ["backend", "workers"],
     ["tree", "checkpoint", "solution"],
     ["ops", "neuron", "optim", "text", "report", "metrics", "cache", "fixedpoint", "krylov", "library", "spide"],
-    ["loss", "simulate", "tasks", "bert", "corpus", "linear"],
+    ["loss", "simulate", "tasks", "bert", "corpus", "linear", "recurrence"],
     ["train", "solve"],
     ["spiking_bert", "stability", "models", "monitor", "teacher_cache"],
     ["student"],

@@ -367,7 +367,16 @@ def test_ten_steps_of_finetuning_fall(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "variant", [(), ("--feedback",), ("--spikes", "signed"), ("--student", "ann", "--init", "random")], ids=" ".join
+    "variant",
+    [
+        (),
+        ("--feedback",),
+        ("--looped", "--encoders", 1),
+        ("--lateral",),
+        ("--spikes", "signed"),
+        ("--student", "ann", "--init", "random"),
+    ],
+    ids=lambda v: " ".join(map(str, v)),
 )
 def test_ten_steps_of_distillation_fall(variant, places, tmp_path):
     rate = 3e-3 if "ann" in variant else 1e-2
@@ -376,6 +385,20 @@ def test_ten_steps_of_distillation_fall(variant, places, tmp_path):
     assert run(distill.main, *where, "--output-dir", tmp_path / "out", *TEN_STEPS, *options) == 0
     curves = losses(tmp_path / "out").reshape(2, 10)
     assert (np.diff(curves) < 0).all() and (curves[:, -1] < 0.95 * curves[:, 0]).all(), curves
+
+
+def test_lateral_weights_stay_inhibiting_and_resume(places, tmp_path, monkeypatch):
+    done, stopped = tmp_path / "whole", tmp_path / "stopped"
+    argv = [a for a in distill_argv(places, "out", "--lateral") if a != "--feedback"]
+    assert run(distill.main, *argv, "--output-dir", done) == 0
+    with monkeypatch.context() as patch:
+        interrupt(patch, 6)
+        assert run(distill.main, *argv, "--output-dir", stopped) == 130
+    assert run(distill.main, *argv, "--output-dir", stopped, "--resume") == 0
+    ours, theirs = (load_file(d / "model.safetensors") for d in (stopped, done))
+    assert all(np.array_equal(ours[n], t) for n, t in theirs.items())
+    weight = theirs["lateral.weight"]
+    assert (weight >= 0).all() and not np.diagonal(weight).any() and (weight == 0).sum() > len(weight)
 
 
 def test_an_ordinary_copy_of_the_teacher_has_nothing_to_learn_from_its_states(places, tmp_path):
