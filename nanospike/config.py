@@ -67,6 +67,7 @@ CHOICES = {
     "spikes": ("binary", "corrective", "signed"),
     "activation": ("spiking", "ann"),
     "feedback_from": ("tokens", "cls"),
+    "reset": ("soft", "hard"),
 }
 
 
@@ -76,6 +77,7 @@ class StudentConfig(BertConfig):
 
     v_th: float = 1.0  # firing threshold, in units of the current
     leak: float = 1.0  # factor on a membrane per time step: 1 is IF, below 1 LIF
+    reset: str = "soft"  # after a spike: v_th is subtracted; "hard": the membrane is set to 0 (simulation only)
     spikes: str = "binary"  # binary, corrective: rates in [0, 1]; signed: in [-1, 1]
     feedback: bool = False  # the last encoder's rates return to the embedding neurons
     feedback_rank: int = 0  # of the feedback weight; 0: a full matrix

@@ -14,6 +14,7 @@ import numpy as np
 
 from . import bert, neuron, recurrence
 from .backend import namespace
+from .config import InputError
 from .solve import Code, fixed_point, solve_adjoint
 from .tree import add, child, leaves
 
@@ -217,6 +218,11 @@ def solve(network, rtol=None, differentiable=True, forward_solver="anderson"):
     the adjoint Solution, or None without feedback. drop_failed: an example whose adjoint system was not solved gets the
     gradient at constant feedback instead of one with the solver's best guess in it.
     """
+    if network.config.reset == "hard":
+        raise InputError(
+            "reset hard: found a student without an equilibrium to solve for or to train: under a constant current I "
+            "its neurons settle at 1 / ceil(v_th / I), which has no slope; use soft (a hard reset can be simulated)"
+        )
     fire = Recorder(network.rate_neurons())
     found, fed_back = None, None
     if network.config.recurrent:

@@ -120,18 +120,22 @@ class Student:
 
     def simulate(
         self, input_ids, attention_mask=None, token_type_ids=None, time_steps=64, drive="differential", spikes=None,
-        initial=None, record=(8, 16, 32, 64), margin=None,
+        initial=None, record=(8, 16, 32, 64), margin=None, reset=None,
     ):  # fmt: skip
         """Run `time_steps` steps spike by spike: a simulate.Simulation.
 
         spikes: "binary", "corrective", "signed" (None: the config's); initial: membranes at the start as a fraction
-        of v_th (None: 0.5); record: time steps whose logits are kept, besides the last; margin: an example whose best
-        logit leads by this much at a recorded step stops there (anytime inference; None: all run to the end).
+        of v_th (None: 0.5; of leaky neurons, which forget it, how far below v_th they fire: see neuron.levels); record:
+        time steps whose logits are kept, besides the last; margin: an example whose best logit leads by this much at a
+        recorded step stops there (anytime inference; None: all run to the end); reset: "soft", "hard" (None: the
+        config's).
         """
         network = self._network(*self._checked(input_ids, attention_mask, token_type_ids))
-        return self._simulate(network, time_steps, drive, spikes, initial, record, margin)
+        return self._simulate(network, time_steps, drive, spikes, initial, record, margin, reset)
 
-    def _simulate(self, network, time_steps, drive="differential", spikes=None, initial=None, record=(), margin=None):
+    def _simulate(
+        self, network, time_steps, drive="differential", spikes=None, initial=None, record=(), margin=None, reset=None
+    ):
         config = self.config
         if config.activation == "ann":
             raise InputError("simulate: this student is an ordinary BERT (activation ann): it has no spikes")
@@ -141,6 +145,7 @@ class Student:
             leak=config.leak,
             spikes=spikes or config.spikes,
             initial=0.5 if initial is None else initial,
+            reset=reset or config.reset,
             thresholds=spiking_bert.thresholds(self.tree),
             time_steps=time_steps,
         )

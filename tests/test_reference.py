@@ -198,6 +198,8 @@ class ReferenceStudent(Reference):
         """-1, 0 or 1 for each neuron whose membrane is u. Tie where the last bit of u would decide."""
         theta = self.threshold(population) * np.ones_like(u)
         low = (2 * initial - 1) * theta
+        if self.leak < 1:  # a start would be forgotten: the thresholds stay shifted by it instead
+            theta, low = theta - initial * theta, low - initial * theta
         s = np.zeros_like(u)
         for index in np.ndindex(u.shape):
             if abs(u[index] - theta[index]) < 1e-9:
@@ -214,7 +216,8 @@ class ReferenceStudent(Reference):
     def simulate(self, ids, positions, types, *, steps, drive, initial, record):
         e = self.embed(ids, positions, types)
         shape = {n: (len(ids), w) for n, w in self.width.items()}
-        u = {n: initial * self.threshold(n) * np.ones(s) for n, s in shape.items()}
+        start = initial if self.leak == 1 else 0.0
+        u = {n: start * self.threshold(n) * np.ones(s) for n, s in shape.items()}
         history = {n: [np.zeros(s)] for n, s in shape.items()}  # s[0] = 0, s[1], ...
         sent = {n: np.zeros(s) for n, s in shape.items()}  # (t - 1) g(a[t - 1])
         asr = {n: np.zeros(s) for n, s in shape.items()}
