@@ -48,7 +48,8 @@ class BertConfig:
     def __post_init__(self):
         for f in fields(self):
             value, kind = getattr(self, f.name), _base(f.type)
-            if kind in SIZES and not (value is None is f.default) and not _fits(kind, value):
+            is_default = type(value) is type(f.default) and value == f.default
+            if kind in SIZES and not is_default and not _fits(kind, value):
                 raise InputError(f"config: {f.name}: found {value!r}, expected {SIZES[kind]}")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             if getattr(self, name) >= 1:
@@ -62,15 +63,28 @@ class BertConfig:
                 raise InputError(f"config: {name}: found {getattr(self, name)!r}, only {only!r} is supported")
 
 
+CHOICES = {
+    "spikes": ("binary", "corrective", "signed"),
+    "activation": ("spiking", "ann"),
+    "feedback_from": ("tokens", "cls"),
+    "reset": ("soft", "hard"),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudentConfig(BertConfig):
     """A spiking student: BERT's shape, and its neurons."""
 
     v_th: float = 1.0  # firing threshold, in units of the current
     leak: float = 1.0  # factor on a membrane per time step: 1 is IF, below 1 LIF
+    reset: str = "soft"  # after a spike: v_th is subtracted; "hard": the membrane is set to 0 (simulation only)
     spikes: str = "binary"  # binary, corrective: rates in [0, 1]; signed: in [-1, 1]
     feedback: bool = False  # the last encoder's rates return to the embedding neurons
-    feedback_gain: float = 0.1  # scale of a fresh feedback weight
+    feedback_rank: int = 0  # of the feedback weight; 0: a full matrix
+    feedback_from: str = "tokens"  # each token's rates to itself; "cls": the first token's rates to all
+    looped: bool = False  # the same one or two encoders over and over, until they reproduce their input
+    lateral: bool = False  # the last encoder's output neurons inhibit one another, token by token
+    feedback_gain: float = 0.1  # scale of the fresh weights of all these
     activation: str = "spiking"  # "ann": no neurons at all, an ordinary BERT of this size (a baseline)
     teacher_hidden_size: int | None = None  # outputs of distill_map; None: hidden_size
 
@@ -80,9 +94,25 @@ class StudentConfig(BertConfig):
             raise InputError(f"config: v_th: found {self.v_th}, expected a positive threshold")
         if not 0 < self.leak <= 1:
             raise InputError(f"config: leak: found {self.leak}, expected above 0 and at most 1")
-        for name, known in (("spikes", ("binary", "corrective", "signed")), ("activation", ("spiking", "ann"))):
+        for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise InputError(f"config: {name}: found {getattr(self, name)!r}, expected one of {', '.join(known)}")
+        self._check_loop()
+
+    def _check_loop(self):
+        if self.feedback_rank > self.hidden_size:
+            raise InputError(f"config: feedback_rank: found {self.feedback_rank}, hidden_size is {self.hidden_size}")
+        if not self.feedback and (self.feedback_rank or self.feedback_from != "tokens"):
+            raise InputError("config: feedback_rank, feedback_from: without effect, for feedback is false")
+        if self.looped and self.feedback:
+            raise InputError("config: looped, feedback: found both, expected one: a loop is a feedback of its own")
+        if self.looped and self.num_hidden_layers > 2:
+            raise InputError(f"config: looped: found {self.num_hidden_layers} encoders, expected 1 or 2")
+
+    @property
+    def recurrent(self):
+        """Whether anything returns: the equilibrium then is a fixed point that has to be solved for."""
+        return self.feedback or self.looped or self.lateral
 
 
 def declared_labels(values, where):

@@ -10,7 +10,7 @@ from pathlib import Path
 from . import __version__
 from .backend import library
 from .checkpoint import write_json
-from .config import InputError, StudentConfig, flag, option, parse, require_at_least
+from .config import CHOICES, InputError, StudentConfig, flag, option, parse, require_at_least
 from .corpus import read_corpus
 from .glue import TASK_HELP, run_tasks
 from .inference import bundled, evaluate_student, nested, peak_memory_mb, table, with_teacher
@@ -61,6 +61,13 @@ class Distill(TrainingOptions):
         "ann: an ordinary BERT of the same size, as a baseline", "spiking", choices=("spiking", "ann")
     )
     feedback: bool = option("feed the last encoder's rates back to the embedding neurons", False)
+    feedback_rank: int = option("rank of the feedback weight; 0: a full matrix", 0)
+    feedback_from: str = option(
+        "whose rates are fed back: each token's to itself, or those of the first, [CLS], to all", "tokens",
+        choices=CHOICES["feedback_from"],
+    )  # fmt: skip
+    looped: bool = option("one or two encoders over and over, their output fed back until it is their input", False)
+    lateral: bool = option("let the last encoder's output neurons inhibit one another", False)
     v_th: float = option("firing threshold, in units of the current", 1.0)
     leak: float = option("membrane's factor per time step: 1 is IF, below 1 LIF", 1.0)
     spikes: str = option("what a neuron may emit", "binary", choices=SPIKES)
@@ -93,6 +100,9 @@ class Distill(TrainingOptions):
         100,
     )
     adjoint_solver: str = option("solver of the adjoint system, with feedback", "gmres", choices=ADJOINT_METHODS)
+    jacobian_penalty: float = option(
+        "weight in the loss of the feedback loop's squared Jacobian norm, along one random direction per update", 0.0
+    )
     teacher_cache: float = option(
         "most GB (10^9 bytes) of the teacher's activations to keep on disk, rounded to float16, in stages of more than "
         "one epoch; a stage that needs more computes them in every epoch; 0: keep none",
@@ -119,12 +129,16 @@ class Distill(TrainingOptions):
         if not self.time_steps or min(self.time_steps) < 1:
             raise InputError(f"--time-steps: found {list(self.time_steps)}, expected whole numbers of at least 1")
         require_at_least(self, encoders=0, hidden=0, attention=0, logits=0, labels=0, keep_internal=0)
-        require_at_least(self, teacher_cache=0)
+        require_at_least(self, teacher_cache=0, jacobian_penalty=0, feedback_rank=0)
         if not 0 < self.temperature < math.inf:
             raise InputError(f"--temperature: found {self.temperature}, expected above 0")
         if self.drive == "differential" and self.leak != 1:
             raise InputError(f"--drive differential: for neurons without a leak, found --leak {self.leak}; use instant")
         self._require_effect()
+
+    @property
+    def recurrent(self):
+        return self.feedback or self.looped or self.lateral
 
     def _require_effect(self):
         """InputError for an option that would do nothing in this run."""
@@ -132,6 +146,16 @@ class Distill(TrainingOptions):
             neurons = {"v_th": 1.0, "leak": 1.0, "spikes": "binary", "drive": None, "forward": "equilibrium"}
             if given := [flag(n) for n, default in neurons.items() if getattr(self, n) != default]:
                 raise InputError(f"{', '.join(given)}: an ann student has no spiking neurons")
+        if self.jacobian_penalty and not self.recurrent:
+            raise InputError("--jacobian-penalty: there is no loop without --feedback, --looped or --lateral")
+        if not self.feedback and (self.feedback_rank or self.feedback_from != "tokens"):
+            raise InputError(
+                "--feedback-rank, --feedback-from: they shape the weight of --feedback, which is not given"
+            )
+        if self.looped and self.feedback:
+            raise InputError("--looped, --feedback: a loop is a feedback of its own; give one of them")
+        if self.looped and self.encoders > 2:
+            raise InputError(f"--looped: found --encoders {self.encoders}, expected 1 or 2")
         if "prediction" not in self.stages and (self.labels or self.keep_internal):
             raise InputError(
                 "--labels, --keep-internal: they belong to the stage prediction, which --stages leaves out"
@@ -160,7 +184,8 @@ def student_config(options, teacher, task):
         "num_labels": task.num_labels,
         "teacher_hidden_size": teacher.config.hidden_size,
     }
-    neurons = {n: getattr(options, n) for n in ("v_th", "leak", "spikes", "feedback")}
+    loop = ("feedback", "feedback_rank", "feedback_from", "looped", "lateral")
+    neurons = {n: getattr(options, n) for n in ("v_th", "leak", "spikes", *loop)}
     activation = {"activation": "ann" if options.student == "ann" else "spiking"}
     return {k: v for k, v in (shape | neurons | activation).items() if k in StudentConfig.__dataclass_fields__}
 
@@ -183,7 +208,12 @@ def require_usable(options, teacher, task):
         needed = f"{task.name} needs {task.num_labels}; run finetune first"
         raise InputError(f"--teacher {teacher.directory}: has {labels} labels, {needed}")
     teacher_layers(options.encoders, teacher.config.num_hidden_layers, options.layer_map)
-    solvers = adjoint_methods(library(options.device)) if options.feedback else ()
+    if options.looped and options.encoders > 2:
+        raise InputError(f"--looped: the teacher has {options.encoders} encoders; give --encoders 1 or 2")
+    if options.feedback_rank > teacher.config.hidden_size:
+        found = f"found {options.feedback_rank}, the teacher's hidden size is {teacher.config.hidden_size}"
+        raise InputError(f"--feedback-rank: {found}")
+    solvers = adjoint_methods(library(options.device)) if options.recurrent else ()
     if solvers and options.adjoint_solver not in solvers:
         raise InputError(
             f"--adjoint-solver {options.adjoint_solver}: not on {options.device}; there: {', '.join(solvers)}"

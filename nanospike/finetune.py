@@ -47,6 +47,8 @@ def gradients(teacher, workers):
         return value, dict(leaves(grads))
 
     def step(batches, seed, totals):
+        if not batches:
+            return {}, {}, dict
         parts = workers.map(lambda i: part(batches[i], (*seed[:-1], seed[-1] + i), totals), range(len(batches)))
         terms = {"labels": sum(value for value, _ in parts)}
         return terms, summed([grads for _, grads in parts], workers), lambda: {"mean_rate": None}  # it does not spike

@@ -142,8 +142,9 @@ def distillation(
 
     totals: those of the whole batch (Totals) where this is a part of it.
 
-    Returns (terms, vjp): terms is {name: 0-d array}, already weighted, whose sum is the loss; vjp(grads) ->
+    Returns (terms, vjp): terms is {name: 0-d array}, already weighted, whose sum is the loss; vjp(grads, shares) ->
     (dhidden, dscores, dlogits), lists with None where nothing flows, and adds distill_map's gradient to its tree.
+    shares (B,): factors on what each example contributes to the gradient; None: 1.
     """
     terms, hidden_vjps, score_vjps, logit_vjps = {}, {}, {}, []
     totals = totals or Totals.of(attention_mask)
@@ -167,13 +168,17 @@ def distillation(
         terms["labels"] = label_weight * value
         logit_vjps.append((vjp, label_weight))
 
-    def vjp(grads=None):
+    def vjp(grads=None, shares=None):
+        def of(weight, axes):
+            return weight if shares is None else weight * shares.reshape(-1, *(1,) * (axes - 1))
+
         dhidden = [
-            hidden_vjps[i](hidden, child(grads, "distill_map")) if i in hidden_vjps else None
+            hidden_vjps[i](of(hidden, 3), child(grads, "distill_map")) if i in hidden_vjps else None
             for i in range(len(hidden_states))
         ]
-        dscores = [score_vjps[i](attention) if i in score_vjps else None for i in range(len(scores))]
-        dlogits = sum((v(w) for v, w in logit_vjps[1:]), logit_vjps[0][0](logit_vjps[0][1])) if logit_vjps else None
+        dscores = [score_vjps[i](of(attention, 4)) if i in score_vjps else None for i in range(len(scores))]
+        logit_parts = [vjp(of(weight, 2)) for vjp, weight in logit_vjps]
+        dlogits = sum(logit_parts[1:], logit_parts[0]) if logit_parts else None
         return dhidden, dscores, dlogits
 
     return terms, vjp

@@ -7,6 +7,7 @@ from .backend import namespace
 from .tree import add
 
 SPIKES = ("binary", "corrective", "signed")
+RESETS = ("soft", "hard")  # after a spike: v_th is subtracted, or the membrane is set to 0 and what it had over is lost
 
 
 def rate(current, v_th=1.0, spikes="binary"):
@@ -38,20 +39,28 @@ def _is_one(v_th):
     return not hasattr(v_th, "shape") and v_th == 1
 
 
-def lower_threshold(v_th, initial):
-    """Membrane at or below which a negative spike may be emitted: as far below the start as v_th is above it."""
-    return (2 * initial - 1) * v_th
+def levels(v_th, initial=0.5, leak=1.0):
+    """(membrane at the start, at or above which a neuron fires, at or below which it may emit a negative spike).
+
+    A start at `initial` v_th makes an IF neuron round to the nearest count, at 0.5, instead of down. A leaky one would
+    forget it: it fires at (1 - initial) v_th instead, always (and a spike costs v_th as ever), which halves the
+    residual of its rate and centres it (SPIDE's resting potential of -v_th, Xiao et al. 2023, arXiv 2302.00232). The
+    negative threshold is as far below the start as the other is above it.
+    """
+    if leak == 1:
+        return initial * v_th, v_th, (2 * initial - 1) * v_th
+    return 0.0, (1 - initial) * v_th, (initial - 1) * v_th
 
 
-def spike(membrane, count, *, v_th, spikes, lower, out=None):
-    """Spikes of one time step, -1, 0 or 1 (int8), from membranes that have received their current.
+def spike(membrane, count, *, upper, spikes, lower, out=None):
+    """Spikes of one time step, -1, 0 or 1 (int8), from membranes that have received their current; see levels.
 
     `membrane` and `count` (the sum of a neuron's spikes so far) have the same shape; neither is changed. A
     corrective neuron emits -1 only if its count is above 0, so that its rate stays in [0, 1]. out: int8 buffer to use.
     """
     xp = namespace(membrane)
     emitted = xp.empty(membrane.shape, xp.int8) if out is None else out
-    xp.greater_equal(membrane, v_th, out=emitted.view(xp.bool_))  # 0 and 1 are the same bytes either way
+    xp.greater_equal(membrane, upper, out=emitted.view(xp.bool_))  # 0 and 1 are the same bytes either way
     if spikes == "corrective":
         emitted -= (membrane <= lower) & (count > 0)
     elif spikes == "signed":
@@ -64,14 +73,21 @@ def subtract_spent(membrane, spikes, v_th):
     membrane -= spikes if _is_one(v_th) else v_th * spikes
 
 
-def membrane_step(membrane, current, count, *, v_th=1.0, leak=1.0, spikes="binary", lower=0.0, out=None):
-    """One time step, in place on `membrane`: leak, receive `current`, spike, soft reset. Returns the spikes (int8).
+def membrane_step(
+    membrane, current, count, *, v_th=1.0, leak=1.0, spikes="binary", upper=None, lower=0.0, reset="soft", out=None
+):
+    """One time step, in place on `membrane`: leak, receive `current`, spike, reset. Returns the spikes (int8).
 
-    u <- leak u + I;  s = spike(u);  u <- u - v_th s.   `leak` 1 is IF, below 1 LIF.
+    u <- leak u + I;  s = spike(u);  u <- u - v_th s, or with a hard reset 0 where s is not.   `leak` 1 is IF, below 1
+    LIF. upper: membrane at which a neuron fires, v_th unless given.
     """
     if leak != 1:
         membrane *= leak
     membrane += current
-    emitted = spike(membrane, count, v_th=v_th, spikes=spikes, lower=lower, out=out)
-    subtract_spent(membrane, emitted, v_th)
+    upper = v_th if upper is None else upper
+    emitted = spike(membrane, count, upper=upper, spikes=spikes, lower=lower, out=out)
+    if reset == "hard":
+        membrane *= emitted == 0
+    else:
+        subtract_spent(membrane, emitted, v_th)
     return emitted

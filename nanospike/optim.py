@@ -36,7 +36,7 @@ def global_norm(grads):
 
 def decays(name):
     """Weight decay is for matrices: not for biases, LayerNorm or single numbers (as BERT was trained)."""
-    return name.endswith("weight") and "LayerNorm" not in name
+    return name.endswith(("weight", "feedback.down", "feedback.up")) and "LayerNorm" not in name
 
 
 class AdamW:

@@ -109,6 +109,10 @@ class World:
         """Whether it is true on any rank."""
         return any(self.comm.allgather(bool(flag))) if self.comm else flag
 
+    def gathered(self, value):
+        """[value of each rank]."""
+        return self.comm.allgather(value) if self.comm else [value]
+
     def once(self, function, *arguments):
         """What function(*arguments) returns on rank 0, on all of them; so also an InputError or OSError."""
         if not self.comm:

@@ -18,7 +18,7 @@ import numpy as np
 
 from .backend import namespace, to_host
 from .config import InputError
-from .neuron import SPIKES, lower_threshold, membrane_step, spike, subtract_spent
+from .neuron import RESETS, SPIKES, levels, membrane_step, spike, subtract_spent
 
 DRIVES = ("differential", "instant")
 
@@ -80,7 +80,7 @@ class Neurons:
     next step: the neurons allocate nothing per step.
     """
 
-    def __init__(self, *, drive, v_th, leak, spikes, initial, thresholds=None, time_steps=2**15):
+    def __init__(self, *, drive, v_th, leak, spikes, initial, reset="soft", thresholds=None, time_steps=2**15):
         if drive not in DRIVES:
             raise InputError(f"drive: found {drive!r}, expected one of {', '.join(DRIVES)}")
         if spikes not in SPIKES:
@@ -89,7 +89,11 @@ class Neurons:
             raise InputError(f"initial: found {initial}, expected a fraction of v_th, at least 0 and below 1")
         if drive == "differential" and leak != 1:
             raise InputError(f"drive differential: for IF neurons only (leak 1), found leak {leak}; use instant")
-        self.v_th, self.leak, self.spikes, self.initial = v_th, leak, spikes, initial
+        if reset not in RESETS:
+            raise InputError(f"reset: found {reset!r}, expected one of {', '.join(RESETS)}")
+        if reset == "hard" and (drive != "instant" or spikes != "binary"):
+            raise InputError(f"reset hard: for the instant drive and binary spikes, found {drive} and {spikes}")
+        self.v_th, self.leak, self.spikes, self.initial, self.reset = v_th, leak, spikes, initial, reset
         self.thresholds, self.time_steps = thresholds or {}, time_steps
         self.fire = self._differential if drive == "differential" else self._instant
         self.step, self.norm, self.populations = 0, 0.0, {}
@@ -102,27 +106,26 @@ class Neurons:
     def __call__(self, population, current):
         v_th = self.thresholds.get(population, self.v_th)
         state = self.populations.get(population)
+        start, upper, lower = levels(v_th, self.initial, self.leak)
         if state is None:
-            start, signed = self.initial * v_th, self.spikes != "binary"
-            state = Population(current, start, self.time_steps, signed, self.leak != 1)
+            state = Population(current, start, self.time_steps, self.spikes != "binary", self.leak != 1)
             self.populations[population] = state
-        self.fire(state, current, v_th, lower_threshold(v_th, self.initial))
+        self.fire(state, current, v_th, {"spikes": self.spikes, "upper": upper, "lower": lower, "out": state.emitted})
         return state.sent, None
 
-    def _differential(self, state, current, v_th, lower):
+    def _differential(self, state, current, v_th, options):
         """What a neuron has received by now telescopes to t g(a[t]): its membrane is that, less what it has spent."""
         namespace(current).multiply(current, self.step, out=state.membrane)
         state.membrane += self.initial * v_th
         state.sent[...] = state.count
         subtract_spent(state.membrane, state.sent, v_th)
-        spike(state.membrane, state.count, v_th=v_th, spikes=self.spikes, lower=lower, out=state.emitted)
+        spike(state.membrane, state.count, **options)
         state.tally(self.leak)
         state.sent[...] = state.count
         state.sent /= self.step
 
-    def _instant(self, state, current, v_th, lower):
-        options = {"v_th": v_th, "leak": self.leak, "spikes": self.spikes, "lower": lower, "out": state.emitted}
-        membrane_step(state.membrane, current, state.count, **options)
+    def _instant(self, state, current, v_th, options):
+        membrane_step(state.membrane, current, state.count, v_th=v_th, leak=self.leak, reset=self.reset, **options)
         state.tally(self.leak)
         state.sent[...] = state.emitted
 
@@ -148,7 +151,7 @@ def simulate(network, neurons, *, last, time_steps, record, margin=None):
 
     network: sweep(fire, fed_back, differentiable=False) sends currents through all populations, where fed_back is None
     or the activity (B, L, D) of the population `last` after the step before; classify(rates) -> (logits, vjp);
-    mask (B, L); keep(rows) is the network of some examples; config.feedback. record: time steps whose logits are kept.
+    mask (B, L); keep(rows) is the network of some examples; config.recurrent. record: time steps whose logits are kept.
     margin: an example stops when its best logit leads by this much at a recorded step; None: none does.
     """
     record = checked_record(record, time_steps)
@@ -156,7 +159,7 @@ def simulate(network, neurons, *, last, time_steps, record, margin=None):
     for step in range(1, time_steps + 1):
         neurons.advance()
         trace = network.sweep(neurons, fed_back, differentiable=False)
-        if network.config.feedback:
+        if network.config.recurrent:
             fed_back = trace.hidden_states[-1]
         if step not in record:
             continue

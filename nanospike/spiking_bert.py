@@ -1,18 +1,21 @@
 """The student's equilibrium: the map, its fixed point, and the gradient through it.
 
-All neurons settle where their rates reproduce themselves. Without feedback one sweep of the encoders *is* that
-equilibrium and one reverse sweep its exact adjoint. With feedback, z = F(z), z the last encoder's rates and F one
-sweep; the gradient needs mu with (I - K^T) mu = b, K = dF/dz, each product one reverse sweep without parameter
-gradients (the reduced adjoint; Xiao et al. 2021, arXiv 2109.14247, for the idea).
+All neurons settle where their rates reproduce themselves. Where nothing returns, one sweep of the encoders *is* that
+equilibrium and one reverse sweep its exact adjoint. With a path on which rates return (recurrence.py), z = F(z), z the
+rates that do, the last encoder's, and F one sweep; the gradient needs mu with (I - K^T) mu = b, K = dF/dz, each product
+one reverse sweep without parameter gradients (the reduced adjoint; Xiao et al. 2021, arXiv 2109.14247, for the idea).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from . import bert, neuron, ops
-from .solve import fixed_point, solve_adjoint
+from . import bert, neuron, recurrence
+from .backend import namespace
+from .config import InputError
+from .solve import Code, fixed_point, solve_adjoint
 from .tree import add, child, leaves
 
 FORWARD_RTOL = {"float32": 1e-5, "float64": 1e-13}
@@ -20,16 +23,14 @@ ADJOINT_RTOL = {"float32": 1e-4, "float64": 1e-10}
 
 
 def parameter_shapes(config):
-    """{name: shape} of a student's tensors: BERT's without pooler, distill_map, and feedback if it has one.
+    """{name: shape} of a student's tensors: BERT's without pooler, distill_map, and those of its return paths.
 
     Thresholds of single populations come on top where a student has them: see threshold_shapes.
     """
     shapes = bert.parameter_shapes(config, labels=config.num_labels)
     target = config.teacher_hidden_size or config.hidden_size
     shapes |= {"distill_map.weight": (target, config.hidden_size), "distill_map.bias": (target,)}
-    if config.feedback:
-        shapes["feedback.weight"] = (config.hidden_size, config.hidden_size)
-    return shapes
+    return shapes | recurrence.parameter_shapes(config)
 
 
 def thresholds(tree):
@@ -82,6 +83,30 @@ class Recorder:
         return value, vjp
 
 
+class Inhibited:
+    """A `fire` whose population `name` gets a further current. vjp: that of this population's neurons."""
+
+    def __init__(self, fire, name, current):
+        self.fire, self.name, self.current, self.vjp = fire, name, current, None
+
+    def __call__(self, population, current):
+        if population != self.name:
+            return self.fire(population, current)
+        value, self.vjp = self.fire(population, current + self.current)
+        return value, self.vjp
+
+
+@dataclass(frozen=True)
+class Sweep(bert.Trace):
+    """A bert.Trace with a second vjp, None if nothing was fed back.
+
+    return_vjp(dhidden, dscores=None, grads=None) -> cotangents of fed_back and of the embedding current; the latter is
+    None where it is not needed: if no path leads to the embedding, and without grads.
+    """
+
+    return_vjp: Callable | None = None
+
+
 @dataclass(frozen=True)
 class Network:
     """A student on one batch: what is left to choose is what its neurons do (`fire`) and what is fed back.
@@ -101,15 +126,38 @@ class Network:
         return cls(tree, config, current, vjp, attention_mask)
 
     def sweep(self, fire, fed_back=None, differentiable=True):
-        """All populations once: a bert.Trace. fed_back (B, L, D): activity that returns to the embedding neurons.
+        """All populations once: a Sweep. fed_back (B, L, D): activity of the last encoder that returns.
 
-        trace.vjp gives the cotangent of the embedding current; it is None if not differentiable, which saves memory.
+        Its vjp gives the cotangent of the embedding current; it is None if not differentiable, which saves memory.
         """
-        current = self.current
-        if fed_back is not None:
-            current = current + self.return_current(fed_back)[0]
-        layers = self.tree["encoder"]["layer"]
-        return bert.encoders(current, layers, self.config, self.mask, fire, differentiable=differentiable)
+        current, layers = self.current, self.tree["encoder"]["layer"]
+        if fed_back is None:
+            trace = bert.encoders(current, layers, self.config, self.mask, fire, differentiable=differentiable)
+            return Sweep(trace.hidden_states, trace.attention_scores, trace.vjp)
+        returned, embedding_vjp = self.return_current(fed_back)
+        inhibition, inhibition_vjp = recurrence.to_output(fed_back, self.config, self.tree)
+        if returned is not None:
+            current = current + returned
+        if inhibition is not None:
+            fire = Inhibited(fire, self.last, inhibition)
+        trace = bert.encoders(current, layers, self.config, self.mask, fire, differentiable=differentiable)
+
+        def return_vjp(dhidden, dscores=None, grads=None):
+            dz, dcurrent = [], None
+            if returned is not None or grads is not None:
+                dcurrent = trace.vjp(dhidden, dscores, grads)
+            if returned is not None:
+                dz.append(embedding_vjp(dcurrent, grads))
+            if inhibition is not None and dhidden[-1] is not None:
+                dz.append(inhibition_vjp(fire.vjp(dhidden[-1]), grads))
+            return sum(dz[1:], dz[0]) if dz else fed_back * 0, dcurrent
+
+        return Sweep(trace.hidden_states, trace.attention_scores, trace.vjp, return_vjp if differentiable else None)
+
+    @property
+    def last(self):
+        """The population whose activity returns."""
+        return f"encoder.{self.config.num_hidden_layers - 1}.output"
 
     def keep(self, rows):
         """The network on some examples of the batch (rows: their indices); not differentiable."""
@@ -118,9 +166,25 @@ class Network:
     def rate_neurons(self):
         return rate_neurons(self.config, thresholds(self.tree))
 
+    def state(self, last):
+        """z: what returns of the last encoder's activity (B, L, D), padding at 0; (B, 1, D) if one token's alone."""
+        tokens = 1 if self.config.feedback_from == "cls" and not self.config.lateral else last.shape[1]
+        return last[:, :tokens] * self.mask[:, :tokens].astype(last.dtype)[:, :, None]
+
+    def state_vjp(self, dz):
+        """Cotangent of the last encoder's activity (B, L, D) from that of z."""
+        dlast = namespace(dz).zeros(self.current.shape, dz.dtype)
+        dlast[:, : dz.shape[1]] = dz
+        return dlast
+
     def return_current(self, fed_back):
-        """fed_back Wfb^T, with its vjp."""
-        return ops.linear(fed_back, **self.tree["feedback"])
+        """What returns to the embedding neurons, with its vjp."""
+        return recurrence.to_embedding(fed_back, self.config, self.tree)
+
+    def pull_back(self, sweep, dhidden, dscores, grads):
+        """Add to `grads` what one Sweep with constant fed_back owes to the parameters; see Trace.vjp."""
+        _, dcurrent = sweep.return_vjp(dhidden, dscores, grads)
+        self.embed_vjp(dcurrent, child(grads, "embeddings"))
 
     def classify(self, last):
         """Logits (B, C) of the last encoder's activity (B, L, D), with the vjp."""
@@ -131,8 +195,8 @@ class Network:
 class Equilibrium:
     """rates: population -> (B, L, width). hidden_states: N+1 of (B, L, D). attention_scores: N of (B, H, L, L).
 
-    logits (B, C). residual: |F(z) - z| / |F(z)| of the worst example, 0 without feedback; residuals: each example's.
-    iterations: sweeps it took.
+    logits (B, C). residual: |F(z) - z| / |F(z)| of the worst example, 0 without feedback; residuals, codes (B,): each
+    example's, see solve.Solution. iterations: sweeps it took.
     """
 
     rates: dict
@@ -141,6 +205,7 @@ class Equilibrium:
     logits: Any
     residual: float
     residuals: np.ndarray
+    codes: np.ndarray
     iterations: int
     converged: bool
     message: str
@@ -149,12 +214,18 @@ class Equilibrium:
 def solve(network, rtol=None, differentiable=True, forward_solver="anderson"):
     """The equilibrium of a Network: (Equilibrium, vjp). forward_solver: a method of solve.fixed_point.
 
-    vjp(dhidden, dscores, dlogits, grads, method, rtol) fills `grads` with the exact gradient and returns the adjoint
-    Solution, or None without feedback.
+    vjp(dhidden, dscores, dlogits, grads, method, rtol, drop_failed) fills `grads` with the exact gradient and returns
+    the adjoint Solution, or None without feedback. drop_failed: an example whose adjoint system was not solved gets the
+    gradient at constant feedback instead of one with the solver's best guess in it.
     """
+    if network.config.reset == "hard":
+        raise InputError(
+            "reset hard: found a student without an equilibrium to solve for or to train: under a constant current I "
+            "its neurons settle at 1 / ceil(v_th / I), which has no slope; use soft (a hard reset can be simulated)"
+        )
     fire = Recorder(network.rate_neurons())
     found, fed_back = None, None
-    if network.config.feedback:
+    if network.config.recurrent:
         found = _loop(network, rtol, forward_solver)
         fed_back = found.x
     trace = network.sweep(fire, fed_back, differentiable)
@@ -166,50 +237,55 @@ def solve(network, rtol=None, differentiable=True, forward_solver="anderson"):
         logits,
         found.residual if found else 0.0,
         found.residuals if found else np.zeros(len(logits)),
+        found.codes if found else np.zeros(len(logits), np.int8),
         found.iterations + 1 if found else 1,
         found.converged if found else True,
         found.message if found else "",
     )
 
-    def vjp(dhidden, dscores, dlogits, grads, method="gmres", rtol=None):
+    def vjp(dhidden, dscores, dlogits, grads, method="gmres", rtol=None, drop_failed=False):
         dhidden = list(dhidden)
         if dlogits is not None:
             dlast = head_vjp(dlogits, grads)
             dhidden[-1] = dlast if dhidden[-1] is None else dhidden[-1] + dlast
-        return _pull_back(network, trace, fed_back, dhidden, dscores, grads, method, rtol)
+        if fed_back is None:
+            network.embed_vjp(trace.vjp(dhidden, dscores, grads), child(grads, "embeddings"))
+            return None
+        adjoint = _adjoint(network, trace, dhidden, dscores, method, rtol)
+        mu = adjoint.x
+        if drop_failed and (adjoint.codes > Code.TRUNCATED).any():
+            solved = namespace(mu).asarray(adjoint.codes <= Code.TRUNCATED)
+            mu = namespace(mu).where(solved[:, None, None], mu, 0)
+        dlast = network.state_vjp(mu)
+        dhidden[-1] = dlast if dhidden[-1] is None else dhidden[-1] + dlast
+        network.pull_back(trace, dhidden, dscores, grads)
+        return adjoint
 
     return equilibrium, vjp
 
 
 def _loop(network, rtol, method):
     """z = F(z) by solve.fixed_point, padding held at 0."""
-    fire, config, xp_zero = network.rate_neurons(), network.config, network.current * 0
-    real = network.mask.astype(network.current.dtype)[:, :, None]
+    fire, config = network.rate_neurons(), network.config
     low = -1 if config.spikes == "signed" else 0
     return fixed_point(
-        lambda z: network.sweep(fire, z, differentiable=False).hidden_states[-1] * real,
-        xp_zero,
+        lambda z: network.state(network.sweep(fire, z, differentiable=False).hidden_states[-1]),
+        network.state(network.current * 0),
         rtol=rtol or FORWARD_RTOL[str(network.current.dtype)],
         method=method,
         box=None if config.activation == "ann" else (low, 1),
     )
 
 
-def _pull_back(network, trace, fed_back, dhidden, dscores, grads, method, rtol):
-    dcurrent = trace.vjp(dhidden, dscores, grads)
-    if fed_back is None:
-        network.embed_vjp(dcurrent, child(grads, "embeddings"))
-        return None
-    _, return_vjp = network.return_current(fed_back)
-    nowhere = [None] * (len(trace.hidden_states) - 1)
-    real = network.mask.astype(dcurrent.dtype)[:, :, None]
+def _adjoint(network, sweep, dhidden, dscores, method, rtol):
+    """The Solution mu of (I - K^T) mu = b, b the cotangent with which the loss arrives at z through what returns."""
+    nowhere = [None] * (len(sweep.hidden_states) - 1)
 
     def jacobian_transposed(mu):
-        return return_vjp(trace.vjp([*nowhere, mu])) * real
+        return masked(sweep.return_vjp([*nowhere, network.state_vjp(mu)])[0])
 
-    b = return_vjp(dcurrent) * real
-    adjoint = solve_adjoint(jacobian_transposed, b, method, rtol or ADJOINT_RTOL[str(dcurrent.dtype)])
-    dcurrent = dcurrent + trace.vjp([*nowhere, adjoint.x], None, grads)
-    return_vjp(dcurrent, child(grads, "feedback"))
-    network.embed_vjp(dcurrent, child(grads, "embeddings"))
-    return adjoint
+    def masked(dz):
+        return dz * network.mask[:, : dz.shape[1]].astype(dz.dtype)[:, :, None]
+
+    b = masked(sweep.return_vjp(dhidden, dscores)[0])
+    return solve_adjoint(jacobian_transposed, b, method, rtol or ADJOINT_RTOL[str(b.dtype)])

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from . import loss, spiking_bert
-from .backend import float_dtype, library, to_device
+from . import loss, recurrence, spiking_bert, stability
+from .backend import float_dtype, library, namespace, to_device
 from .bert import TeacherOutput
 from .checkpoint import fit_tensors, placed, read_json, read_model_tensors, write_model
 from .config import InputError, StudentConfig, read_config
@@ -83,12 +83,18 @@ class Student:
         *,
         adjoint_solver="gmres",
         simulation=None,
+        drop_failed=False,
+        jacobian_penalty=0.0,
+        seed=0,
         **terms,
     ):
         """Gradients of the distillation loss, for inputs that are known to be right; terms: those of loss.distillation.
 
         simulation: options of `simulate`; then the loss is taken at simulated ASRs, and its cotangents are pulled
-        back through the equilibrium (the published procedure's gradient).
+        back through the equilibrium (the published procedure's gradient). drop_failed: an example whose equilibrium
+        was not found adds nothing to the gradient (its cotangents are times 0, the means divide by what they did), and
+        one whose adjoint system was not solved adds the gradient at constant feedback. jacobian_penalty: weight of
+        stability.jacobian_penalty, a term of its own, with random directions from `seed`.
         """
         network = self._network(input_ids, attention_mask, token_type_ids)
         equilibrium, pull_back = spiking_bert.solve(network)
@@ -98,29 +104,38 @@ class Student:
             states, head_vjp = self._states_at(network, self._simulate(network, **simulation).rates)
         values, loss_vjp = loss.distillation(*states, teacher_out, attention_mask, self.tree["distill_map"], **terms)
         grads = {}
-        dhidden, dscores, dlogits = loss_vjp(grads)
+        dhidden, dscores, dlogits = loss_vjp(grads, _shares(equilibrium, states[-1]) if drop_failed else None)
         if head_vjp and dlogits is not None:  # the classifier saw simulated rates
             dlast = head_vjp(dlogits, grads)
             dhidden[-1], dlogits = dlast if dhidden[-1] is None else dhidden[-1] + dlast, None
-        adjoint = pull_back(dhidden, dscores, dlogits, grads, adjoint_solver)
+        adjoint = pull_back(dhidden, dscores, dlogits, grads, adjoint_solver, drop_failed=drop_failed)
         if adjoint is not None and adjoint.code is not Code.TRUNCATED:
             _warn_unless(adjoint)
+        if jacobian_penalty:
+            totals = terms.get("totals") or loss.Totals.of(attention_mask)
+            value, penalty_vjp = stability.jacobian_penalty(network, equilibrium.hidden_states[-1], seed, totals)
+            values = values | {"jacobian": jacobian_penalty * value}
+            penalty_vjp(jacobian_penalty, grads)
         return Gradients(values, grads, equilibrium, adjoint)
 
     def simulate(
         self, input_ids, attention_mask=None, token_type_ids=None, time_steps=64, drive="differential", spikes=None,
-        initial=None, record=(8, 16, 32, 64), margin=None,
+        initial=None, record=(8, 16, 32, 64), margin=None, reset=None,
     ):  # fmt: skip
         """Run `time_steps` steps spike by spike: a simulate.Simulation.
 
         spikes: "binary", "corrective", "signed" (None: the config's); initial: membranes at the start as a fraction
-        of v_th (None: 0.5); record: time steps whose logits are kept, besides the last; margin: an example whose best
-        logit leads by this much at a recorded step stops there (anytime inference; None: all run to the end).
+        of v_th (None: 0.5; of leaky neurons, which forget it, how far below v_th they fire: see neuron.levels); record:
+        time steps whose logits are kept, besides the last; margin: an example whose best logit leads by this much at a
+        recorded step stops there (anytime inference; None: all run to the end); reset: "soft", "hard" (None: the
+        config's).
         """
         network = self._network(*self._checked(input_ids, attention_mask, token_type_ids))
-        return self._simulate(network, time_steps, drive, spikes, initial, record, margin)
+        return self._simulate(network, time_steps, drive, spikes, initial, record, margin, reset)
 
-    def _simulate(self, network, time_steps, drive="differential", spikes=None, initial=None, record=(), margin=None):
+    def _simulate(
+        self, network, time_steps, drive="differential", spikes=None, initial=None, record=(), margin=None, reset=None
+    ):
         config = self.config
         if config.activation == "ann":
             raise InputError("simulate: this student is an ordinary BERT (activation ann): it has no spikes")
@@ -130,11 +145,11 @@ class Student:
             leak=config.leak,
             spikes=spikes or config.spikes,
             initial=0.5 if initial is None else initial,
+            reset=reset or config.reset,
             thresholds=spiking_bert.thresholds(self.tree),
             time_steps=time_steps,
         )
-        last = f"encoder.{config.num_hidden_layers - 1}.output"
-        return simulate(network, neurons, last=last, time_steps=time_steps, record=record, margin=margin)
+        return simulate(network, neurons, last=network.last, time_steps=time_steps, record=record, margin=margin)
 
     @staticmethod
     def _states_at(network, rates):
@@ -179,6 +194,13 @@ class Student:
         return checked_inputs(self.config, library(self.device), input_ids, attention_mask, token_type_ids)
 
 
+def _shares(equilibrium, like):
+    """Weights (B,) of the examples in the gradient: 0 where the equilibrium was not found; None: 1 for all."""
+    if equilibrium.converged:
+        return None
+    return namespace(like).asarray((equilibrium.codes == Code.OK).astype(like.dtype))
+
+
 def _warn_unless(solution):
     if not solution.converged:
         warnings.warn(solution.message, RuntimeWarning, stacklevel=3)
@@ -213,6 +235,8 @@ def load_student(directory, device="cpu", dtype="float32"):
     for name, tensor in tensors.items():
         if name.startswith("thresholds.") and not (tensor > 0).all():
             raise InputError(f"{directory}: {name}: found {tensor.min()}, expected positive thresholds")
+        if name == "lateral.weight" and not recurrence.is_inhibition(tensor):
+            raise InputError(f"{directory}: {name}: expected numbers of at least 0, and 0 in the diagonal")
     return Student(config, nest(placed(tensors, device, kind, copy=False)), device, directory, raw)
 
 
@@ -221,8 +245,7 @@ def init_student(config, teacher=None, seed=0, device="cpu", dtype="float32", la
 
     With a teacher of the same sizes it starts from the teacher's embeddings and layers (encoder l from layer l M / N,
     or layer_map's); without one, or with a warning if the sizes differ, from normal numbers of initializer_range, as
-    BERT does. distill_map, as wide as the teacher, starts as the identity, feedback as normal numbers of gain
-    feedback_gain.
+    BERT does. distill_map, as wide as the teacher, starts as the identity, what returns at the scale feedback_gain.
     """
     kind, values = float_dtype(dtype), dict(config)
     if teacher is not None and values.get("teacher_hidden_size") is None:
@@ -243,8 +266,8 @@ def init_student(config, teacher=None, seed=0, device="cpu", dtype="float32", la
 def _fresh(name, shape, config, rng):
     if name == "distill_map.weight":
         return np.eye(*shape)
-    if name == "feedback.weight":
-        return config.feedback_gain * rng.standard_normal(shape) / np.sqrt(shape[1])
+    if name.startswith(("feedback.", "lateral.")):
+        return recurrence.fresh(name, shape, config.feedback_gain, rng)
     if name.endswith("bias"):
         return np.zeros(shape)
     return np.ones(shape) if "LayerNorm" in name else config.initializer_range * rng.standard_normal(shape)

@@ -8,14 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from .monitor import Monitor, gap_probe
-from .optim import Diverged
-from .solve import Code
+from .recurrence import project
+from .stability import Stability
 from .student import mean_rate
 from .teacher_cache import computed, parts_of, targets
 from .train import Stage
 from .tree import leaves, summed
-
-MOST_FAILURES = 50  # batches in a row whose equilibrium or adjoint does not converge, before the run is stopped
 
 
 def loss_terms(options, stage):
@@ -37,7 +35,7 @@ def stages_of(options, teacher, student, data, workers):
         outputs = teacher_outputs_of(options, teacher, student, stage, workers)
         monitor = monitor_of(student, options, name, data[name])
         learn = gradients(outputs, student, options, name, workers, monitor)
-        stages.append(replace(stage, gradients=learn, prepare=outputs))
+        stages.append(replace(stage, gradients=learn, prepare=outputs, project=project))
     return stages
 
 
@@ -71,37 +69,34 @@ def gradients(teacher_outputs, student, options, stage, workers, monitor=None):
     simulation = None
     if options.forward == "spikes":
         simulation = {"time_steps": max(options.time_steps), "drive": options.drive}
-    failures = [0]
+    stability = Stability(student.parameters())
 
-    def part(batch, totals, teacher_output):
+    def part(batch, seed, totals, teacher_output):
         inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
         return student.gradients(
             *inputs, teacher_output(batch), adjoint_solver=options.adjoint_solver, simulation=simulation, totals=totals,
-            labels=batch.labels if terms["label_weight"] else None, **terms,
+            labels=batch.labels if terms["label_weight"] else None, drop_failed=True,
+            jacobian_penalty=options.jacobian_penalty, seed=seed, **terms,
         )  # fmt: skip
 
     def step(batches, seed, totals):
+        if not batches:
+            stability.after([])
+            return {}, {}, dict
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # solves that fail are counted and logged below
             teacher_output = teacher_outputs()
-            results = workers.map(lambda batch: part(batch, totals, teacher_output), batches)
-        _count_failures(failures, results)
+            jobs = [(batch, (*seed, i), totals, teacher_output) for i, batch in enumerate(batches)]
+            results = workers.map(lambda job: part(*job), jobs)
+        stability.after(results)
         values = {name: sum(r.terms[name] for r in results) for name in results[0].terms}
         grads = summed([dict(leaves(r.grads)) for r in results], workers)
-        return values, grads, lambda: notes(student, results, batches, failures[0], monitor, seed[2] + 1)
+        return values, grads, lambda: notes(student, results, batches, stability, monitor, seed[2] + 1)
 
     return step
 
 
-def _count_failures(failures, results):
-    records = [r for result in results for r in (result.equilibrium, result.adjoint) if r is not None]
-    bad = [r for r in records if not r.converged and getattr(r, "code", None) is not Code.TRUNCATED]
-    failures[0] = failures[0] + 1 if bad else 0
-    if failures[0] > MOST_FAILURES:
-        raise Diverged(f"{failures[0]} batches in a row without convergence: {bad[0].message}")
-
-
-def notes(student, results, batches, failures, monitor=None, step=0):
+def notes(student, results, batches, stability, monitor=None, step=0):
     """What a line of the log after update `step` says about the student's state: over all parts of a batch."""
     spiking = student.config.activation != "ann"
     tokens = [int(b.attention_mask.sum()) for b in batches]
@@ -113,7 +108,7 @@ def notes(student, results, batches, failures, monitor=None, step=0):
             "equilibrium_residual": max(r.equilibrium.residual for r in results),
             "adjoint_sweeps": max(r.adjoint.iterations for r in results),
             "adjoint_residual": max(r.adjoint.residual for r in results),
-            "failed_in_a_row": failures,
+            **stability.notes(),
         }
     if monitor is not None:
         parts = [(r.equilibrium.rates, b.attention_mask) for r, b in zip(results, batches, strict=True)]

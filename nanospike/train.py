@@ -69,7 +69,7 @@ class Stage:
 
     gradients(batches, rng_seed, totals) -> (terms {name: 0-d array}, grads {name: array or RowSum}, notes: () -> dict
     of numbers that are only worth computing for a line of the log), of one batch that comes in parts (text.Batch) and
-    the loss.Totals of the whole. rng_seed: run, stage, step, and the number of the first part, another on every MPI
+    the loss.Totals of the whole; without parts (more MPI ranks than examples) they are empty. rng_seed: run, stage, step, and the number of the first part, another on every MPI
     rank. prepare(): what is to be done before the first of them, such as to fill a cache on disk.
     """
 
@@ -79,6 +79,7 @@ class Stage:
     epochs: float
     learning_rate: float
     prepare: Callable = lambda: None
+    project: Callable = lambda parameters: None  # after every update: puts those parameters back that have left a set
 
     def steps(self, options):
         wanted = math.ceil(self.epochs * self._per_epoch(options))
@@ -164,6 +165,7 @@ class Run:
             try:
                 terms, grads, notes = sums.step(lambda: self._gradients(stage, index, step), self.signalled)  # noqa: B023
                 norm = optimizer.update(grads, rate, options.clip_norm, self.workers)
+                stage.project(self.parameters)
             except Diverged as error:
                 self._save(stage.name, step, optimizer, summary)
                 raise InputError(f"stage {stage.name}, step {step + 1}: {error}; saved as of step {step}") from None
@@ -202,7 +204,7 @@ class Run:
         """Stage.gradients of this rank's part of the batch `index`."""
         batches, totals = self._parts(stage.data, index)
         seed = (self.options.seed, STAGE_SEEDS[stage.name], step, self.first_part)
-        return stage.gradients(batches, seed, totals) if batches else ({}, {}, dict)
+        return stage.gradients(batches, seed, totals)
 
     def _parts(self, data, index):
         """This rank's share of the examples `index` as one batch for each worker, and the totals of all ranks."""

@@ -22,6 +22,20 @@ SHAPE = BertConfig(
 )
 
 
+LOOPS = {
+    "full": {"feedback": True},
+    "low rank": {"feedback": True, "feedback_rank": 3},
+    "cls": {"feedback": True, "feedback_from": "cls"},
+    "cls, low rank": {"feedback": True, "feedback_from": "cls", "feedback_rank": 2},
+    "looped": {"looped": True},
+    "looped, one encoder": {"looped": True, "num_hidden_layers": 1},
+    "lateral": {"lateral": True},
+    "lateral and full": {"lateral": True, "feedback": True},
+    "lateral and cls": {"lateral": True, "feedback": True, "feedback_from": "cls"},
+    "lateral and looped": {"lateral": True, "looped": True, "num_hidden_layers": 1},
+}
+
+
 def random_tensors(shapes, rng, spread=0.5):
     """Weights large enough that every part of a model matters."""
     return {
@@ -43,13 +57,24 @@ def random_student(seed=0, device="cpu", dtype="float64", feedback_gain=0.3, thr
     rng = np.random.default_rng(seed + 1)
     live = student.parameters()
     for name, tensor in random_tensors({n: p.shape for n, p in live.items()}, rng).items():
-        if name == "feedback.weight":
-            tensor = 2 * feedback_gain * tensor / np.sqrt(len(tensor))
+        if name.startswith(("feedback.", "lateral.")):
+            tensor = returning(name, 2 * tensor, feedback_gain)
         live[name][...] = to_device(tensor.astype(dtype), device)
     widths = {p: SHAPE.intermediate_size if p.endswith("intermediate") else SHAPE.hidden_size for p in thresholds}
     own = {f"thresholds.{p}": rng.uniform(0.5, 2, w).astype(dtype) for p, w in widths.items()}
     student.tree |= nest({n: to_device(v, device) for n, v in own.items()})
     return student
+
+
+def returning(name, normal, gain):
+    """Weights of a return path from normal numbers of its shape."""
+    if name == "feedback.scale":
+        return gain * (1 + 0.3 * normal)
+    if name == "feedback.down":
+        return normal / np.sqrt(normal.shape[1])
+    if name == "lateral.weight":
+        return 4 * gain * abs(normal) * (1 - np.eye(len(normal))) / len(normal)
+    return gain * normal / np.sqrt(normal.shape[1])
 
 
 def random_batch(seed=0, lengths=(5, 3, 4), vocabulary=40, device="cpu"):

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from models import random_batch, random_student, random_teacher
+from models import LOOPS, random_batch, random_student, random_teacher
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from tiny import bfloat16, contents, edit_json, run, write_safetensors, write_teacher
@@ -236,6 +236,9 @@ def test_config_that_does_not_fit(changes, said, saved):
         ({"num_labels": 5}, r"classifier.weight is \(3, 8\), config.json says \(5, 8\)"),
         ({"feedback": True}, "missing tensors: feedback.weight"),
         ({"feedback": "no"}, "feedback: found 'no', expected true or false"),
+        ({"feedback": True, "feedback_rank": 2}, "missing tensors: feedback.down, feedback.up"),
+        ({"looped": True}, "missing tensors: feedback.scale"),
+        ({"lateral": True}, "missing tensors: lateral.weight"),
         ({"teacher_hidden_size": 9}, r"distill_map.weight is \(8, 8\), config.json says \(9, 8\)"),
         ({"teacher_hidden_size": "9"}, "teacher_hidden_size: found '9'"),
         ({"leak": 1.5}, "leak: found 1.5, expected above 0 and at most 1"),
@@ -333,10 +336,10 @@ def test_cuda_without_cupy_is_one_line_and_status_2(tmp_path, monkeypatch, capsy
 # ---- saving -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("feedback", [False, True])
+@pytest.mark.parametrize("loop", [None, *LOOPS])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_saved_student_gives_the_same_outputs(feedback, dtype, tmp_path):
-    student = random_student(dtype=dtype, feedback=feedback, v_th=0.7, spikes="signed")
+def test_saved_student_gives_the_same_outputs(loop, dtype, tmp_path):
+    student = random_student(dtype=dtype, feedback_gain=0.1, v_th=0.7, spikes="signed", **LOOPS.get(loop, {}))
     student.save(tmp_path)
     loaded = nanospike.load_student(tmp_path, dtype=dtype)
     assert loaded.config == student.config and loaded.parameters().keys() == student.parameters().keys()
@@ -345,6 +348,15 @@ def test_saved_student_gives_the_same_outputs(feedback, dtype, tmp_path):
     assert all(np.array_equal(a.rates[p], b.rates[p]) for p in a.rates)
     a, b = (m.simulate(*random_batch(2), time_steps=5) for m in (student, loaded))
     assert np.array_equal(a.logits[5], b.logits[5])
+
+
+@pytest.mark.parametrize("entry, value", [((0, 1), -0.1), ((2, 2), 0.1)])
+def test_a_lateral_weight_that_does_not_inhibit_is_refused(entry, value, tmp_path):
+    student = random_student(lateral=True)
+    student.parameters()["lateral.weight"][entry] = value
+    student.save(tmp_path)
+    with pytest.raises(InputError, match="lateral.weight: expected numbers of at least 0, and 0 in the diagonal"):
+        nanospike.load_student(tmp_path)
 
 
 def test_student_directory_is_what_other_tools_expect(tmp_path):

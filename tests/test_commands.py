@@ -129,6 +129,10 @@ VARIANTS = {
     "plain": (),
     "feedback": ("--feedback", "--adjoint-solver", "bicgstab"),
     "feedback, cut short": ("--feedback", "--adjoint-solver", "one-step"),
+    "feedback of low rank": ("--feedback", "--feedback-rank", 3),
+    "feedback from the first token": ("--feedback", "--feedback-from", "cls", "--adjoint-solver", "dense"),
+    "looped": ("--looped", "--jacobian-penalty", 0.01),
+    "lateral": ("--lateral", "--forward", "spikes"),
     "ann": ("--student", "ann"),
     "spikes, instant": ("--forward", "spikes", "--drive", "instant"),
     "spikes, signed": ("--forward", "spikes", "--spikes", "signed", "--v-th", 0.5),
@@ -159,7 +163,10 @@ def test_distill_evaluate_predict(variant, made, tmp_path, capsys):
     with safe_open(out / "model.safetensors", framework="np") as file:
         assert file.metadata() == {"format": "pt"}
         names = set(file.keys())
-    assert ("feedback.weight" in names) == variant.startswith("feedback")
+    returns = {"feedback of low rank": {"feedback.down", "feedback.up"}, "looped": {"feedback.scale"}}
+    returns = returns.get(variant, {"feedback.weight"} if variant.startswith("feedback") else set())
+    returns = {"lateral.weight"} if variant == "lateral" else returns
+    assert {n for n in names if n.startswith(("feedback.", "lateral."))} == returns
     assert {"classifier.weight", "distill_map.bias", "embeddings.word_embeddings.weight"} <= names
 
     lines = log_lines(out, timed=True)

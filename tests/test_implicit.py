@@ -5,30 +5,31 @@ import pytest
 from check import complex_step
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from models import random_batch, random_student, random_teacher
+from models import LOOPS, random_batch, random_student, random_teacher
 
 from nanospike import loss, spiking_bert
-from nanospike.solve import ADJOINT_METHODS, APPROXIMATE, FORWARD_METHODS, Code
+from nanospike.solve import ADJOINT_METHODS, APPROXIMATE, FORWARD_METHODS, Code, solve_adjoint
 from nanospike.tree import dense_gradients, nest
 
 EXACT = [m for m in ADJOINT_METHODS if m not in APPROXIMATE]
 
 
-def settled_loss(student, inputs, out, labels=None, **options):
-    """parameters -> the loss at the equilibrium re-solved by plain iteration; complex numbers go through."""
+def settled_loss(student, inputs, out, labels=None, start=0, **options):
+    """parameters -> the loss at the equilibrium re-solved by plain iteration from start; complex numbers go through."""
 
     def value(parameters):
         tree = nest(parameters)
         network = spiking_bert.Network.on(tree, student.config, *inputs)
         fire, fed_back = network.rate_neurons(), None
-        if student.config.feedback:
-            fed_back = network.current * 0
+        if student.config.recurrent:
+            fed_back = network.current * 0 + start
             for _ in range(400):
-                last = network.sweep(fire, fed_back).hidden_states[-1]
+                last = network.sweep(fire, fed_back, differentiable=False).hidden_states[-1]
                 moved = fed_back + 0.7 * (last - fed_back)
-                if np.array_equal(moved, fed_back):
+                change, fed_back = moved - fed_back, moved
+                still = np.abs(change.imag).max() <= 1e-14 * np.abs(moved.imag).max()
+                if np.abs(change.real).max() <= 1e-15 and still:
                     break
-                fed_back = moved
         trace = network.sweep(fire, fed_back)
         logits = network.classify(trace.hidden_states[-1])[0]
         terms, _ = loss.distillation(
@@ -105,6 +106,33 @@ def test_complex_step_through_the_fixed_point_with_every_exact_method(method, se
     assert abs(along(grads, direction) - slope) <= 1e-9 * size + 1e-12
 
 
+@pytest.mark.parametrize("loop", LOOPS)
+@given(
+    seed=st.integers(0, 2**31),
+    gain=st.sampled_from([0.1, 0.2]),
+    spikes=st.sampled_from(["binary", "signed"]),
+    thresholds=st.sampled_from([(), ("embedding", "encoder.0.output"), ("encoder.0.key",)]),
+)
+@settings(max_examples=8)
+def test_complex_step_through_every_kind_of_loop(loop, seed, gain, spikes, thresholds):
+    student = random_student(seed, feedback_gain=gain, spikes=spikes, thresholds=thresholds, **LOOPS[loop])
+    teacher, inputs = random_teacher(seed, num_hidden_layers=student.config.num_hidden_layers), random_batch(seed)
+    out = teacher(*inputs)
+    result = student.gradients(*inputs, out)
+    assume(result.equilibrium.converged and result.adjoint.radius.max() < 0.9)
+    assert result.adjoint.converged
+    parameters = {n: p.copy() for n, p in student.parameters().items()}
+    grads, rng = dense_gradients(result.grads, parameters), np.random.default_rng(seed)
+    assert grads.keys() == parameters.keys()
+    settled = result.equilibrium.hidden_states[-1]  # there may be others
+    returns = [n for n in parameters if n.startswith(("feedback.", "lateral."))]
+    for names in (parameters, returns):  # alone, too: they are few among many
+        direction = {n: rng.standard_normal(p.shape) * (n in names) for n, p in parameters.items()}
+        slope = complex_step(settled_loss(student, inputs, out, start=settled), parameters, direction)
+        size = np.sqrt(sum(np.vdot(grads[n], grads[n]) * np.vdot(direction[n], direction[n]) for n in names))
+        assert abs(along(grads, direction) - slope) <= 1e-9 * size + 1e-12
+
+
 @pytest.mark.parametrize("method", APPROXIMATE)
 def test_gradients_cut_short_are_near_at_low_gain_and_only_bad_ones_warn(method):
     """pytest turns warnings into errors: at a low gain there must be none."""
@@ -155,9 +183,11 @@ def test_finite_differences_of_the_resolved_equilibrium(feedback):
     assert np.median(errors) < 1e-5 and sum(e < 1e-4 for e in errors) >= 6
 
 
-@pytest.mark.parametrize("method", EXACT)
-def test_every_solver_gives_the_gradient_of_a_dense_solve(method):
-    student, inputs = random_student(7, feedback=True, feedback_gain=0.2), random_batch(8)
+@pytest.mark.parametrize(
+    "method, loop", [(m, "full") for m in EXACT] + [(m, n) for n in LOOPS if n != "full" for m in ("gmres", "dense")]
+)
+def test_every_solver_gives_the_gradient_of_a_dense_solve(method, loop):
+    student, inputs = random_student(7, feedback_gain=0.2, **LOOPS[loop]), random_batch(8)
     grads, oracle = gradient_with(student, inputs, method), gradient_with(student, inputs, None)
     for name in oracle:
         np.testing.assert_allclose(grads[name], oracle[name], rtol=1e-7, atol=1e-9, err_msg=name)
@@ -193,13 +223,17 @@ def dense_adjoint(vjp, cotangent, *rest):
     return Found
 
 
-def test_feedback_of_gain_zero_is_plain_backpropagation_bit_for_bit():
-    plain, looped = random_student(9), random_student(9, feedback=True)
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_loop_of_gain_zero_is_plain_backpropagation_bit_for_bit(loop):
+    depth = {"num_hidden_layers": LOOPS[loop].get("num_hidden_layers", 2)}
+    plain, looped = random_student(9, **depth), random_student(9, **LOOPS[loop])
     for name, p in plain.parameters().items():
         looped.parameters()[name][...] = p
-    looped.parameters()["feedback.weight"][...] = 0
+    for name, p in looped.parameters().items():
+        if name in ("feedback.weight", "feedback.up", "feedback.scale", "lateral.weight"):
+            p[...] = 0
     inputs = random_batch(10)
-    out = random_teacher(11)(*inputs)
+    out = random_teacher(11, **depth)(*inputs)
     value, grads = plain.distill_gradients(*inputs[:2], out, inputs[2])
     value_looped, grads_looped = looped.distill_gradients(*inputs[:2], out, inputs[2])
     assert value == value_looped
@@ -207,9 +241,9 @@ def test_feedback_of_gain_zero_is_plain_backpropagation_bit_for_bit():
         assert np.array_equal(g, grads_looped[name]), name
 
 
-@pytest.mark.parametrize("feedback", [False, True])
-def test_an_example_alone_equals_itself_in_a_batch(feedback):
-    student, inputs = random_student(12, feedback=feedback), random_batch(13)
+@pytest.mark.parametrize("loop", [None, *LOOPS])
+def test_an_example_alone_equals_itself_in_a_batch(loop):
+    student, inputs = random_student(12, **LOOPS.get(loop, {})), random_batch(13)
     whole = student.equilibrium(*inputs)
     for i, length in enumerate((5, 3, 4)):
         alone = student.equilibrium(*(a[i : i + 1, :length] for a in inputs))
@@ -218,30 +252,55 @@ def test_an_example_alone_equals_itself_in_a_batch(feedback):
             np.testing.assert_allclose(rates[0], whole.rates[population][i, :length], rtol=1e-9, atol=1e-11)
 
 
-def test_the_jacobian_and_its_adjoint_agree():
+def loop_at(student, inputs, z=None):
+    """(F, v -> J^T v, a point z of the loop's state), all in the state's shape."""
+    network = spiking_bert.Network.on(student.tree, student.config, *inputs)
+    fire = network.rate_neurons()
+    z = network.state(np.random.default_rng(16).uniform(0, 1, network.current.shape)) if z is None else z
+    nowhere = [None] * student.config.num_hidden_layers
+    sweep = network.sweep(fire, z)
+
+    def transposed(w):
+        dz = sweep.return_vjp([*nowhere, network.state_vjp(w)])[0]
+        return dz * inputs[1][:, : z.shape[1], None]
+
+    return lambda z: network.state(network.sweep(fire, z).hidden_states[-1]), transposed, z
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_the_jacobian_and_its_adjoint_agree(loop):
     """<J v, w> = <v, J^T w> for the loop, J v by complex step."""
-    student, inputs = random_student(14, feedback=True), random_batch(15)
+    student, inputs = random_student(14, **LOOPS[loop]), random_batch(15)
+    function, transposed, z = loop_at(student, inputs)
+    real = inputs[1][:, : z.shape[1], None]
+    v, w = np.random.default_rng(17).standard_normal((2, *z.shape)) * real
+    forward = np.imag(function(z + 1e-30j * v)) / 1e-30
+    assert forward.any()
+    np.testing.assert_allclose(np.vdot(forward, w), np.vdot(v, transposed(w)), rtol=1e-11)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_the_unrolled_loop_tends_to_the_implicit_gradient(loop):
+    """k terms of the series are reverse mode through k iterations: what is left out falls geometrically."""
+    student, inputs = random_student(14, feedback_gain=0.15, spikes="signed", **LOOPS[loop]), random_batch(15)
     network = spiking_bert.Network.on(student.tree, student.config, *inputs)
-    fire, rng = spiking_bert.rate_neurons(student.config), np.random.default_rng(16)
-    z = rng.uniform(0, 1, network.current.shape)
-    v, w = rng.standard_normal((2, *z.shape))
-    forward = np.imag(network.sweep(fire, z + 1e-30j * v).hidden_states[-1]) / 1e-30
-    backward = network.return_current(z)[1](network.sweep(fire, z).vjp([None, None, w]))
-    np.testing.assert_allclose(np.vdot(forward, w), np.vdot(v, backward), rtol=1e-12)
+    z = network.state(student.equilibrium(*inputs).hidden_states[-1])
+    _, transposed, _ = loop_at(student, inputs, z)
+    b = np.random.default_rng(18).standard_normal(z.shape) * inputs[1][:, : z.shape[1], None]
+    exact, partial, errors = solve_adjoint(transposed, b, "dense", 1e-13).x, b, []
+    for _ in range(40):
+        errors.append(np.abs(partial - exact).max())
+        partial = b + transposed(partial)
+    assert errors[0] > 1e-3 and errors[10] < 0.3 * errors[0] and errors[-1] < max(1e-12, 1e-3 * errors[10])
 
 
+@pytest.mark.parametrize("loop", LOOPS)
 @given(seed=st.integers(0, 2**31), factor=st.floats(-3, 3))
-@settings(max_examples=10)
-def test_the_loops_product_is_linear_fresh_and_repeatable(seed, factor):
-    student, inputs = random_student(seed, feedback=True), random_batch(seed)
-    network = spiking_bert.Network.on(student.tree, student.config, *inputs)
-    rng = np.random.default_rng(seed)
-    v, w, z = rng.standard_normal((3, *network.current.shape))
-    trace, (_, return_vjp) = network.sweep(network.rate_neurons(), z), network.return_current(z)
-
-    def product(u):
-        return return_vjp(trace.vjp([None, None, u]))
-
+@settings(max_examples=5)
+def test_the_loops_product_is_linear_fresh_and_repeatable(loop, seed, factor):
+    student, inputs = random_student(seed, **LOOPS[loop]), random_batch(seed)
+    _, product, z = loop_at(student, inputs)
+    v, w = np.random.default_rng(seed).standard_normal((2, *z.shape))
     kept, first = v.copy(), product(v)
     np.testing.assert_allclose(product(v + factor * w), first + factor * product(w), rtol=1e-9, atol=1e-11)
     assert np.array_equal(v, kept) and np.array_equal(product(v), first) and not np.shares_memory(product(v), first)

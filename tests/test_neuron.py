@@ -59,8 +59,8 @@ def test_leaky_by_hand(xp, device):
 
 def test_corrective_by_hand(xp, device):
     # start 0.5, lower threshold 0: fires at once; then negative current: a correction only while the count is above 0
-    lower = neuron.lower_threshold(1.0, 0.5)
-    assert lower == 0
+    start, upper, lower = neuron.levels(1.0, 0.5)
+    assert (start, upper, lower) == (0.5, 1, 0)
     spikes, membranes = run([0.75, -0.25, -0.75, -0.5, -2.0], 0.5, device, spikes="corrective", lower=lower)
     # 1.25 fires, 0.25 | 0.0 corrects, 1.0 | 0.25 | -0.25: count is 0, silent | -2.25 silent
     assert spikes == [1, -1, 0, 0, 0]
@@ -74,10 +74,33 @@ def test_signed_by_hand(xp, device):
     assert membranes == [0.25, 0.875, 0.125, 0.625]
 
 
-def test_lower_threshold_lies_as_far_below_the_start_as_v_th_above():
+def test_leaky_with_the_persistent_half_threshold_by_hand(xp, device):
+    # u <- 0.5 u + 1 with v_th 2, fires at 1: 1 fires, -1 | 0.5 | 1.25 fires, -0.75 | 0.625 | 1.3125 fires, -0.6875
+    start, upper, lower = neuron.levels(2.0, 0.5, leak=0.5)
+    assert (start, upper, lower) == (0, 1, -1)
+    spikes, membranes = run([1.0] * 5, start, device, v_th=2.0, leak=0.5, upper=upper, lower=lower)
+    assert spikes == [1, 0, 1, 0, 1]
+    assert membranes == [-1.0, 0.5, -0.75, 0.625, -0.6875]
+
+
+def test_leaky_signed_by_hand(xp, device):
+    # -0.75 fires -1 at -0.5, 0.25 | 0.125 - 0.25 = -0.125 | -0.0625 + 1 = 0.9375 fires, -0.0625
+    start, upper, lower = neuron.levels(1.0, 0.5, leak=0.5)
+    spikes, membranes = run([-0.75, -0.25, 1.0], start, device, leak=0.5, spikes="signed", upper=upper, lower=lower)
+    assert spikes == [-1, 0, 1] and membranes == [0.25, -0.125, -0.0625]
+
+
+def test_hard_reset_by_hand(xp, device):
+    # 0.75 | 1.5 fires, 0 and the half that it had over is lost | 0.75 | 1.5 fires, 0
+    spikes, membranes = run([0.75] * 4, 0.0, device, reset="hard")
+    assert spikes == [0, 1, 0, 1] and membranes == [0.75, 0.0, 0.75, 0.0]
+
+
+@pytest.mark.parametrize("leak", [1.0, 0.9])
+def test_the_lower_level_lies_as_far_below_the_start_as_the_upper_above(leak):
     for v_th, initial in ((1.0, 0.5), (2.0, 0.5), (1.0, 0.0), (2.0, 0.25)):
-        start = initial * v_th
-        assert neuron.lower_threshold(v_th, initial) == pytest.approx(start - (v_th - start))
+        start, upper, lower = neuron.levels(v_th, initial, leak)
+        assert lower == pytest.approx(start - (upper - start)) and upper - start == (1 - initial) * v_th
 
 
 @given(
@@ -89,7 +112,7 @@ def test_lower_threshold_lies_as_far_below_the_start_as_v_th_above():
 )
 def test_the_mean_of_the_spikes_is_the_rate_within_one_over_t(current, v_th, start, spikes, steps):
     """IF under a constant current: off by at most 1/T, by half of that from v_th / 2 (rounding, not truncation)."""
-    fired, _ = run([current] * steps, start * v_th, v_th=v_th, spikes=spikes, lower=neuron.lower_threshold(v_th, start))
+    fired, _ = run([current] * steps, start * v_th, v_th=v_th, spikes=spikes, lower=neuron.levels(v_th, start)[2])
     wanted = float(neuron.rate(np.array([current]), v_th, spikes)[0][0])
     assert abs(np.mean(fired) - wanted) <= (1 - start) / steps + 1e-9
 
@@ -105,6 +128,19 @@ def test_a_leaky_rate_stays_within_one_minus_the_leak(leak):
     error = weighted / norm - currents
     assert -(1 - leak) - 1e-3 <= error.min() and error.max() <= 1e-3
     assert -0.6 * (1 - leak) < error.mean() < -0.3 * (1 - leak)
+
+
+@pytest.mark.parametrize("spikes", ["binary", "signed"])
+@pytest.mark.parametrize("leak, most", [(0.99, 0.005), (0.95, 0.025), (0.9, 0.05)])
+def test_the_persistent_half_threshold_halves_the_residual_and_centres_it(leak, most, spikes):
+    currents, steps = np.random.default_rng(0).uniform(-1 if spikes == "signed" else 0, 1, 2000), 1200
+    start, upper, lower = neuron.levels(1.0, 0.5, leak)
+    membrane, weighted, norm = currents * 0 + start, currents * 0, 0.0
+    for _ in range(steps):
+        emitted = neuron.membrane_step(membrane, currents, weighted, leak=leak, spikes=spikes, upper=upper, lower=lower)
+        weighted, norm = leak * weighted + emitted, leak * norm + 1
+    error = weighted / norm - currents
+    assert 0.9 * most < np.abs(error).max() <= most + 1e-5 and abs(error.mean()) < 0.03 * most
 
 
 @given(

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from models import random_batch, random_student, random_teacher
+from models import LOOPS, random_batch, random_student, random_teacher
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
@@ -113,8 +113,9 @@ class Tie(Exception):
 class ReferenceStudent(Reference):
     """The six populations of an encoder; `currents` is g: what reaches each neuron, given the state of those before."""
 
-    def __init__(self, params, heads, *, v_th=1.0, leak=1.0, spikes="binary", eps=1e-12):
+    def __init__(self, params, heads, *, v_th=1.0, leak=1.0, spikes="binary", from_first=False, eps=1e-12):
         super().__init__(params, heads, eps)
+        self.from_first = from_first  # the first token's rates are fed back to all
         self.v_th, self.leak, self.spikes = v_th, leak, spikes
         self.width = {"embedding": len(self.p["embeddings.LayerNorm.weight"])}
         for i in range(self.depth):
@@ -132,12 +133,22 @@ class ReferenceStudent(Reference):
     def current(self, population, state, e, fed_back):
         """g of one population: rows of what its neurons receive when the others are in `state`."""
         if population == "embedding":
-            return np.array(
-                [
-                    r + self.p["feedback.weight"] @ y if self.has_feedback else r
-                    for r, y in zip(e, fed_back, strict=True)
-                ]
-            )
+            return np.array([r + self.returned(y, fed_back[0]) for r, y in zip(e, fed_back, strict=True)])
+        if population == self.last and "lateral.weight" in self.p:
+            inhibition = [self.p["lateral.weight"] @ y for y in fed_back]
+            return self.feed_forward(population, state) - np.array(inhibition)
+        return self.feed_forward(population, state)
+
+    def returned(self, own, first):
+        """What reaches the embedding neurons of a token from the last encoder's neurons of its own or the first."""
+        y = first if self.from_first else own
+        if "feedback.weight" in self.p:
+            return self.p["feedback.weight"] @ y
+        if "feedback.up" in self.p:
+            return self.p["feedback.up"] @ (self.p["feedback.down"] @ y)
+        return self.p["feedback.scale"] * y if "feedback.scale" in self.p else 0 * y
+
+    def feed_forward(self, population, state):
         _, i, part = population.split(".")
         n, own = f"encoder.layer.{i}.", f"encoder.{i}."
         x = state["embedding" if i == "0" else f"encoder.{int(i) - 1}.output"]
@@ -159,7 +170,7 @@ class ReferenceStudent(Reference):
 
     @property
     def has_feedback(self):
-        return "feedback.weight" in self.p
+        return any(n.startswith(("feedback.", "lateral.")) for n in self.p)
 
     def settle(self, ids, positions, types, start=None):
         """The equilibrium: y <- (y + F(y)) / 2 until it stands still."""
@@ -187,6 +198,8 @@ class ReferenceStudent(Reference):
         """-1, 0 or 1 for each neuron whose membrane is u. Tie where the last bit of u would decide."""
         theta = self.threshold(population) * np.ones_like(u)
         low = (2 * initial - 1) * theta
+        if self.leak < 1:  # a start would be forgotten: the thresholds stay shifted by it instead
+            theta, low = theta - initial * theta, low - initial * theta
         s = np.zeros_like(u)
         for index in np.ndindex(u.shape):
             if abs(u[index] - theta[index]) < 1e-9:
@@ -203,7 +216,8 @@ class ReferenceStudent(Reference):
     def simulate(self, ids, positions, types, *, steps, drive, initial, record):
         e = self.embed(ids, positions, types)
         shape = {n: (len(ids), w) for n, w in self.width.items()}
-        u = {n: initial * self.threshold(n) * np.ones(s) for n, s in shape.items()}
+        start = initial if self.leak == 1 else 0.0
+        u = {n: start * self.threshold(n) * np.ones(s) for n, s in shape.items()}
         history = {n: [np.zeros(s)] for n, s in shape.items()}  # s[0] = 0, s[1], ...
         sent = {n: np.zeros(s) for n, s in shape.items()}  # (t - 1) g(a[t - 1])
         asr = {n: np.zeros(s) for n, s in shape.items()}
@@ -240,7 +254,7 @@ def examples(batch):
 
 def reference_of(student, **changes):
     c = student.config
-    options = {"v_th": c.v_th, "leak": c.leak, "spikes": c.spikes} | changes
+    options = {"v_th": c.v_th, "leak": c.leak, "spikes": c.spikes, "from_first": c.feedback_from == "cls"} | changes
     return ReferenceStudent(student.parameters(), c.num_attention_heads, **options)
 
 
@@ -376,6 +390,17 @@ def test_equilibrium_is_the_naive_one(spikes, seed, v_th, feedback):
     assert isinstance(eq.iterations, int) and eq.iterations >= 0
 
 
+@pytest.mark.parametrize("loop", LOOPS)
+def test_equilibrium_of_every_loop_is_the_naive_one(loop):
+    student, batch = random_student(3, feedback_gain=0.2, **LOOPS[loop]), random_batch(3)
+    eq = student.equilibrium(*batch)
+    check_equilibrium(eq, reference_of(student), batch, 1e-9)
+    flat = reference_of(student)
+    flat.p = {n: t for n, t in flat.p.items() if not n.startswith(("feedback.", "lateral."))}
+    with pytest.raises(AssertionError):  # what returns makes a difference
+        check_equilibrium(eq, flat, batch, 1e-3)
+
+
 def check_equilibrium(eq, naive, batch, tolerance):
     size = batch[0].shape
     assert set(eq.rates) == set(naive.width)
@@ -464,6 +489,15 @@ def test_simulation_is_the_naive_one(drive, spikes, initial, v_th, feedback):
         count = rates * 13
         assert np.abs(count - count.round()).max() < 1e-12, n
         assert (-1 if spikes == "signed" else 0) <= rates.min() and rates.max() <= 1
+
+
+@pytest.mark.parametrize("drive", ["instant", "differential"])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_simulation_of_every_loop_is_the_naive_one(loop, drive):
+    def make(seed):
+        return clear_student(seed, **LOOPS[loop])
+
+    check_simulation(make, steps=13, drive=drive, initial=None, record=[1, 13])
 
 
 @pytest.mark.parametrize("initial", [0, 0.5])

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 from tiny import CORPUS, contents, edit_json, log_lines, run, write_sst2, write_teacher
 
-from nanospike import InputError, distill, finetune, train
+from nanospike import InputError, distill, finetune, stability, train
 from nanospike.optim import AdamW
 from nanospike.text import Encoded
 from nanospike.train import Run, Stage, TrainingOptions
@@ -100,6 +100,22 @@ def test_resuming_equals_never_stopping_bit_for_bit(name, update, at, places, wh
         a, b = (json.loads((d / "train_results.json").read_text()) for d in (out, whole[name]))
         for stage in ("internal", "prediction"):
             assert [a[stage][k] for k in ("steps", "loss")] == [b[stage][k] for k in ("steps", "loss")]
+
+
+def test_resuming_while_the_feedback_is_rescaled_and_penalised(places, tmp_path, monkeypatch):
+    monkeypatch.setattr(stability, "TARGET", 1e-3)  # which learning passes again and again
+    done, stopped = tmp_path / "whole", tmp_path / "stopped"
+    more = ("--jacobian-penalty", 0.01)
+    assert run(distill.main, *distill_argv(places, done, *more)) == 0
+    lines = log_lines(done)
+    assert sum(line["rescaled"] for line in lines) > 1 and lines[0]["loop_gain"] > 1e-3 > lines[-1]["loop_gain"] / 2
+    assert all(line["loss_jacobian"] > 0 and line["failed"] == 0 for line in lines)
+    with monkeypatch.context() as patch:
+        interrupt(patch, 6)
+        assert run(distill.main, *distill_argv(places, stopped, *more)) == 130
+    assert run(distill.main, *distill_argv(places, stopped, *more, "--resume")) == 0
+    ours, theirs = (load_file(d / "model.safetensors") for d in (stopped, done))
+    assert all(np.array_equal(ours[n], t) for n, t in theirs.items())
 
 
 def test_resuming_a_run_that_was_done_changes_no_weight(places, whole, tmp_path):
@@ -351,7 +367,16 @@ def test_ten_steps_of_finetuning_fall(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "variant", [(), ("--feedback",), ("--spikes", "signed"), ("--student", "ann", "--init", "random")], ids=" ".join
+    "variant",
+    [
+        (),
+        ("--feedback",),
+        ("--looped", "--encoders", 1),
+        ("--lateral",),
+        ("--spikes", "signed"),
+        ("--student", "ann", "--init", "random"),
+    ],
+    ids=lambda v: " ".join(map(str, v)),
 )
 def test_ten_steps_of_distillation_fall(variant, places, tmp_path):
     rate = 3e-3 if "ann" in variant else 1e-2
@@ -360,6 +385,20 @@ def test_ten_steps_of_distillation_fall(variant, places, tmp_path):
     assert run(distill.main, *where, "--output-dir", tmp_path / "out", *TEN_STEPS, *options) == 0
     curves = losses(tmp_path / "out").reshape(2, 10)
     assert (np.diff(curves) < 0).all() and (curves[:, -1] < 0.95 * curves[:, 0]).all(), curves
+
+
+def test_lateral_weights_stay_inhibiting_and_resume(places, tmp_path, monkeypatch):
+    done, stopped = tmp_path / "whole", tmp_path / "stopped"
+    argv = [a for a in distill_argv(places, "out", "--lateral") if a != "--feedback"]
+    assert run(distill.main, *argv, "--output-dir", done) == 0
+    with monkeypatch.context() as patch:
+        interrupt(patch, 6)
+        assert run(distill.main, *argv, "--output-dir", stopped) == 130
+    assert run(distill.main, *argv, "--output-dir", stopped, "--resume") == 0
+    ours, theirs = (load_file(d / "model.safetensors") for d in (stopped, done))
+    assert all(np.array_equal(ours[n], t) for n, t in theirs.items())
+    weight = theirs["lateral.weight"]
+    assert (weight >= 0).all() and not np.diagonal(weight).any() and (weight == 0).sum() > len(weight)
 
 
 def test_an_ordinary_copy_of_the_teacher_has_nothing_to_learn_from_its_states(places, tmp_path):

@@ -114,10 +114,10 @@ def main(arguments=None):
     makers = {gain: lambda dtype, gain=gain: random_student(gain, options.seed, dtype) for gain in options.gains}
     if options.model:
         try:
-            feedback = nanospike.load_student(options.model).config.feedback
+            recurrent = nanospike.load_student(options.model).config.recurrent
         except InputError as error:
             parser.error(str(error))
-        if not feedback:
+        if not recurrent:
             parser.error(f"--model {options.model}: it has no feedback, so one reverse sweep is its exact adjoint")
         makers = {None: lambda dtype: nanospike.load_student(options.model, dtype=dtype)}
     print(("{:>8} " * len(COLUMNS)).format(*COLUMNS))
