@@ -69,9 +69,9 @@ class Stage:
 
     gradients(batches, rng_seed, totals) -> (terms {name: 0-d array}, grads {name: array or RowSum}, notes: () -> dict
     of numbers that are only worth computing for a line of the log), of one batch that comes in parts (text.Batch) and
-    the loss.Totals of the whole; without parts (more MPI ranks than examples) all are empty. rng_seed: run, stage, step,
-    and the number of the first part, another on every MPI rank. prepare(): what is to be done before the first of them,
-    such as to fill a cache on disk.
+    the loss.Totals of the whole; without parts (more MPI ranks than examples) all are empty. rng_seed: run, stage,
+    step, and the number of the first part, another on every MPI rank. prepare(): what is to be done before the first
+    of them, such as to fill a cache on disk.
     """
 
     name: str
