@@ -26,6 +26,7 @@ from .config import InputError, flag, option, plain, require_at_least
 from .loss import Totals
 from .optim import AdamW, Diverged, linear_schedule
 from .parallel import Sums, World, world
+from .progress import progress
 from .text import batch_order, collate
 from .workers import WORKERS_HELP, Workers, shares
 
@@ -304,50 +305,6 @@ def _copy_into(arrays, tensors):
 
 def _rounded(value):
     return float(f"{value:.6g}") if isinstance(value, float) and math.isfinite(value) else value
-
-
-class progress:
-    """One bar on a terminal: tqdm's if it is importable, else a line that is written over; nothing elsewhere."""
-
-    def __init__(self, name, total, start):
-        self.bar, self.name, self.total, self.live = None, name, total, sys.stderr.isatty()
-        if self.live:
-            try:
-                from tqdm import tqdm
-
-                self.bar = tqdm(total=total, initial=start, desc=name, leave=True)
-            except ImportError:
-                pass
-
-    def show(self, step, line):
-        text = progress_text(line, (self.total - step) * line["step_ms"] / 1000)
-        if self.bar is not None:
-            self.bar.n = step
-            self.bar.set_postfix_str(text)
-        elif self.live:
-            print(f"\r{self.name} {step}/{self.total}: {text}   ", end="", file=sys.stderr, flush=True)
-
-    def close(self):
-        if self.bar is not None:
-            self.bar.close()
-        elif self.live:
-            print(file=sys.stderr)
-
-
-def progress_text(line, seconds_left):
-    """A line of the log in short: loss and its terms, dead and saturated neurons, equilibrium gap, speed, time left."""
-    terms = {k.removeprefix("loss_"): v for k, v in line.items() if k.startswith("loss_")}
-    parts = [f"loss {line['loss']:.4f}"]
-    if len(terms) > 1:
-        parts[0] += " (" + ", ".join(f"{name} {v:.4f}" for name, v in terms.items()) + ")"
-    for kind in ("dead", "saturated"):
-        if shares := line.get(kind):
-            worst = max(shares, key=shares.get)
-            parts.append(f"{kind} up to {100 * shares[worst]:.0f} %")
-    if "equilibrium_gap" in line:
-        parts.append(f"gap {line['equilibrium_gap']:.4f}")
-    minutes, seconds = divmod(round(seconds_left), 60)
-    return ", ".join([*parts, f"{line['examples_per_second']:.0f} examples/s", f"{minutes}:{seconds:02d} left"])
 
 
 def command(main, processes=1):

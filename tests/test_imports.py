@@ -14,7 +14,7 @@ ROOT = PACKAGE.parent
 REPOSITORY = Path(__file__).resolve().parents[1]
 ORDER = [
     ["config"],
-    ["backend", "workers"],
+    ["backend", "workers", "progress"],
     ["tree", "checkpoint", "solution"],
     ["ops", "neuron", "optim", "text", "report", "metrics", "cache", "fixedpoint", "krylov", "library", "spide"],
     ["loss", "simulate", "tasks", "bert", "corpus", "linear", "parallel", "recurrence"],

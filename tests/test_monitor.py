@@ -7,9 +7,9 @@ from tiny import log_lines, run, write_sst2, write_teacher
 
 from nanospike import distill
 from nanospike.monitor import LEAST_TOKENS, PROBE_STEPS, WINDOW, Monitor, gap_probe, silent_and_full
+from nanospike.progress import progress_text
 from nanospike.report import write_report
 from nanospike.text import Encoded
-from nanospike.train import progress_text
 
 
 def test_shares_worked_out_by_hand():
