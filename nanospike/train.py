@@ -35,6 +35,10 @@ MAY_CHANGE = {"output_dir", "resume", "device", "workers", "log_every", "save_ev
 STAGE_SEEDS = {"finetune": 1, "general": 2, "internal": 3, "prediction": 4}
 
 
+class Stopped(KeyboardInterrupt):
+    """A Ctrl-C after which all processes end together, having saved."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
     """What the training commands have in common."""
@@ -132,7 +136,7 @@ class Run:
     @staticmethod
     def _stop(stage, step):
         print(f"saved as of {stage.name} step {step}; --resume goes on from there", file=sys.stderr)
-        raise KeyboardInterrupt
+        raise Stopped
 
     @contextmanager
     def _finishing_the_step_on_interrupt(self):
@@ -323,6 +327,10 @@ def command(main, processes=1):
         here.wait()
     except (InputError, OSError) as error:
         here.stop(f"error: {_one_line(error)}", 2)
+    except Stopped:  # on every rank: nobody has to be stopped by another
+        if here.rank == 0:
+            print("interrupted", file=sys.stderr)
+        sys.exit(130)
     except KeyboardInterrupt:
         here.stop("interrupted", 130)
     except Exception:
