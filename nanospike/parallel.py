@@ -39,7 +39,8 @@ LAUNCHERS = (
 )
 BUCKET = 2**24  # elements in one message: 64 MiB of float32
 PAUSE = 0.02  # seconds between two looks, where waiting may take long
-GRACE = 1.0  # seconds that other ranks leave to rank 0, so that an error that all meet is told once
+LINGER = 0.5  # seconds between the last words and the end: mpiexec may lose what it has not read by then
+GRACE = 2.0  # seconds that other ranks leave to rank 0, so that an error that all meet is told once
 INDEX = np.dtype(np.int32)  # of a row in a table, on the wire
 
 
@@ -125,6 +126,7 @@ class World:
                 error = raised
         value, error = self.comm.bcast((value, error))
         if error:
+            error.on_all_ranks = True
             raise error
         return value
 
@@ -163,15 +165,20 @@ class World:
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
             yield
 
-    def stop(self, said, status):
-        """End the run because of this process: what it says on standard error, and the exit status."""
-        if not self.comm:
-            print(said, file=sys.stderr)
+    def stop(self, said, status, together=False):
+        """End the run because of this process: what it says on standard error, and the exit status.
+
+        together: all ranks are here with the same to say, so that none has to be stopped by another.
+        """
+        if not self.comm or together:
+            if self.rank == 0:
+                print(said, file=sys.stderr)
             sys.exit(status)
         if self.rank:
             time.sleep(GRACE)
             said = f"rank {self.rank} of {self.size} on {self._mpi.Get_processor_name()}: {said}"
         print(said, file=sys.stderr, flush=True)
+        time.sleep(LINGER)
         self.comm.Abort(status)
 
 

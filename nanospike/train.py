@@ -326,7 +326,7 @@ def command(main, processes=1):
             main()
         here.wait()
     except (InputError, OSError) as error:
-        here.stop(f"error: {_one_line(error)}", 2)
+        here.stop(f"error: {_one_line(error)}", 2, together=getattr(error, "on_all_ranks", False))
     except Stopped:  # on every rank: nobody has to be stopped by another
         if here.rank == 0:
             print("interrupted", file=sys.stderr)
