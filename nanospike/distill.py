@@ -4,16 +4,17 @@ import math
 import shutil
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import __version__
 from .backend import library
 from .checkpoint import write_json
-from .config import CHOICES, InputError, StudentConfig, flag, option, parse, require_at_least
+from .config import CHOICES, InputError, flag, option, parse, require_at_least
 from .corpus import read_corpus
 from .glue import TASK_HELP, run_tasks
 from .inference import bundled, evaluate_student, nested, peak_memory_mb, table, with_teacher
+from .initial import as_given_student, initial_student
 from .loss import teacher_layers
 from .models import load_teacher
 from .monitor import PROBE_STEPS
@@ -21,15 +22,14 @@ from .neuron import SPIKES
 from .report import write_report
 from .simulate import DRIVES
 from .solve import ADJOINT_METHODS, adjoint_methods
-from .student import init_student
 from .tasks import find_task, read_splits, training_texts
 from .teaching import cache_of, loss_terms, stages_of
 from .text import encode_splits, load_tokenizer, require_segments, save_tokenizer
 from .train import Run, TrainingOptions, begin, command, require_startable
 
-STAGES = ("general", "internal", "prediction")
-STAGE_EPOCHS = {"general": 1.0, "internal": 3.0, "prediction": 2.0}
-STAGE_LEARNING_RATES = {"general": 1e-3, "internal": 1e-3, "prediction": 3e-4}
+STAGES = ("general", "internal", "prediction", "few-steps")
+STAGE_EPOCHS = {"general": 1.0, "internal": 3.0, "prediction": 2.0, "few-steps": 0.5}
+STAGE_LEARNING_RATES = {"general": 1e-3, "internal": 1e-3, "prediction": 3e-4, "few-steps": 2e-4}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +47,14 @@ class Distill(TrainingOptions):
     )
     stages: tuple[str, ...] = option(
         "what to train, in this order: general (hidden states and attention, on --corpus), internal (the same, on the "
-        "task's texts), prediction (logits); without it, internal and prediction, after general if there is a corpus",
+        "task's texts), prediction (logits), few-steps (logits at rates simulated for --few-steps); without it, "
+        "internal and prediction, after general if there is a corpus",
         (),
         choices=STAGES,
     )
     corpus: tuple[Path, ...] = option("plain text files, a paragraph a line, for the general stage", ())
     encoders: int = option("encoders of the student; 0: as many as the teacher's", 0)
-    init: str = option("where the student's weights start", "teacher", choices=("teacher", "random"))
+    init: str = option("where the student's weights start: teacher, random, or the directory of a student", "teacher")
     layer_map: tuple[int, ...] = option(
         "the teacher's layer (from 1) for each of the student's; without it, evenly", ()
     )
@@ -71,11 +72,18 @@ class Distill(TrainingOptions):
     v_th: float = option("firing threshold, in units of the current", 1.0)
     leak: float = option("membrane's factor per time step: 1 is IF, below 1 LIF", 1.0)
     spikes: str = option("what a neuron may emit", "binary", choices=SPIKES)
+    thresholds: str = option(
+        "fixed: all at --v-th; learnt: one per population, from there on", "fixed", choices=("fixed", "learnt")
+    )
     epochs: tuple[float, ...] = option(
-        "passes over the data, one value or one per stage; without it, 1 general, 3 internal, 2 prediction", ()
+        "passes over the data, one value or one per stage; without it, 1 general, 3 internal, 2 prediction, 0.5 "
+        "few-steps",
+        (),
     )
     learning_rate: tuple[float, ...] = option(
-        "peak learning rate of AdamW, one value or one per stage; without it, 0.001, for prediction 0.0003", ()
+        "peak learning rate of AdamW, one value or one per stage; without it, 0.001, for prediction 0.0003, for "
+        "few-steps 0.0002",
+        (),
     )
     hidden: float = option("weight of the hidden states in the loss", 1.0)
     attention: float = option("weight of the attention scores in the loss (their squares are large numbers)", 0.01)
@@ -84,7 +92,7 @@ class Distill(TrainingOptions):
     keep_internal: float = option("weight of the internal stage's loss within the prediction stage", 0.0)
     temperature: float = option("temperature of the logits", 1.0)
     forward: str = option(
-        "where the loss is taken: at the equilibrium, or at simulated spiking rates (with the same implicit gradient)",
+        "where the loss is taken: at the equilibrium, or at simulated spiking rates (with the implicit gradient there)",
         "equilibrium",
         choices=("equilibrium", "spikes"),
     )
@@ -94,6 +102,7 @@ class Distill(TrainingOptions):
     time_steps: tuple[int, ...] = option(
         "time steps at which the student is evaluated; the largest is that of --forward spikes", (2, 4, 8, 16, 32, 64)
     )
+    few_steps: int = option("time steps of the stage few-steps", 4)
     probe_every: int = option(
         f"updates per measurement of the equilibrium gap (T = {PROBE_STEPS}, a fixed batch), for the next line of the "
         "log; 0: none",
@@ -105,7 +114,7 @@ class Distill(TrainingOptions):
     )
     teacher_cache: float = option(
         "most GB (10^9 bytes) of the teacher's activations to keep on disk, rounded to float16, in stages of more than "
-        "one epoch; a stage that needs more computes them in every epoch; 0: keep none",
+        "one epoch and in all with --cache-dir; a stage that needs more computes them in every epoch; 0: keep none",
         4.0,
     )
     cache_dir: Path | None = option(
@@ -116,7 +125,7 @@ class Distill(TrainingOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        require_at_least(self, probe_every=0)
+        require_at_least(self, probe_every=0, few_steps=1)
         if self.data_dir is None and self.task != "opinions":
             raise InputError(f"--data-dir: needed for --task {self.task}")
         if "general" in self.stages and not self.corpus:
@@ -144,8 +153,13 @@ class Distill(TrainingOptions):
         """InputError for an option that would do nothing in this run."""
         if self.student == "ann":
             neurons = {"v_th": 1.0, "leak": 1.0, "spikes": "binary", "drive": None, "forward": "equilibrium"}
+            neurons |= {"thresholds": "fixed"}
             if given := [flag(n) for n, default in neurons.items() if getattr(self, n) != default]:
                 raise InputError(f"{', '.join(given)}: an ann student has no spiking neurons")
+            if "few-steps" in self.stages:
+                raise InputError("--stages few-steps: an ann student has no spiking neurons")
+        if "few-steps" not in self.stages and self.few_steps != 4:
+            raise InputError("--few-steps: belongs to the stage few-steps, which --stages leaves out")
         if self.jacobian_penalty and not self.recurrent:
             raise InputError("--jacobian-penalty: there is no loop without --feedback, --looped or --lateral")
         if not self.feedback and (self.feedback_rank or self.feedback_from != "tokens"):
@@ -156,9 +170,9 @@ class Distill(TrainingOptions):
             raise InputError("--looped, --feedback: a loop is a feedback of its own; give one of them")
         if self.looped and self.encoders > 2:
             raise InputError(f"--looped: found --encoders {self.encoders}, expected 1 or 2")
-        if "prediction" not in self.stages and (self.labels or self.keep_internal):
+        if not {"prediction", "few-steps"} & set(self.stages) and (self.labels or self.keep_internal):
             raise InputError(
-                "--labels, --keep-internal: they belong to the stage prediction, which --stages leaves out"
+                "--labels, --keep-internal: for the stages prediction and few-steps, which --stages leaves out"
             )
         for stage in self.stages:
             weights = loss_terms(self, stage)
@@ -167,7 +181,7 @@ class Distill(TrainingOptions):
 
     def _resolve_stages(self):
         """Fill in the stages, and one value per stage of the options that have one."""
-        stages = self.stages or (STAGES if self.corpus else STAGES[1:])
+        stages = self.stages or (STAGES[:3] if self.corpus else STAGES[1:3])
         object.__setattr__(self, "stages", stages)
         for name, defaults in (("epochs", STAGE_EPOCHS), ("learning_rate", STAGE_LEARNING_RATES)):
             values = getattr(self, name) or tuple(defaults[s] for s in stages)
@@ -177,21 +191,9 @@ class Distill(TrainingOptions):
             object.__setattr__(self, name, values * len(stages) if len(values) == 1 else values)
 
 
-def student_config(options, teacher, task):
-    """The student's configuration as a dict: the teacher's shape, the options' neurons."""
-    shape = asdict(teacher.config) | {
-        "num_hidden_layers": options.encoders or teacher.config.num_hidden_layers,
-        "num_labels": task.num_labels,
-        "teacher_hidden_size": teacher.config.hidden_size,
-    }
-    loop = ("feedback", "feedback_rank", "feedback_from", "looped", "lateral")
-    neurons = {n: getattr(options, n) for n in ("v_th", "leak", "spikes", *loop)}
-    activation = {"activation": "ann" if options.student == "ann" else "spiking"}
-    return {k: v for k, v in (shape | neurons | activation).items() if k in StudentConfig.__dataclass_fields__}
-
-
 def resolved(options, teacher):
     """The options with what was left open filled in, as they are printed, saved and compared on --resume."""
+    options = as_given_student(options)
     encoders = options.encoders or teacher.config.num_hidden_layers
     drive = options.drive or ("differential" if options.leak == 1 else "instant")
     data_dir = options.data_dir or bundled("text")
@@ -232,7 +234,7 @@ def read_data(options, teacher, task):
     length = min(options.max_length, teacher.config.max_position_embeddings)
     data = encode_splits(tokenizer, {"internal": texts} | devs, length)
     require_segments(data["internal"], teacher.config, teacher.directory)
-    data["prediction"] = data["internal"]
+    data["prediction"] = data["few-steps"] = data["internal"]
     if "general" in options.stages:
         data["general"] = read_corpus(options.corpus, tokenizer, length)
     return data, tokenizer
@@ -251,14 +253,7 @@ def prepare(options):
 
 
 def run(began, options, task, teacher, data, tokenizer):
-    student = init_student(
-        student_config(options, teacher, task),
-        teacher if options.init == "teacher" else None,
-        options.seed,
-        options.device,
-        layer_map=options.layer_map or None,
-    )
-    student.directory = teacher.directory
+    student = initial_student(options, teacher, task)
     student.raw_config = {"id2label": task.id2label, "nanospike_version": __version__}
     begin(options)
     job = Run(options, student.parameters())

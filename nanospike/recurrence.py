@@ -14,6 +14,7 @@ from . import ops
 from .backend import namespace, to_host
 from .tree import add, child
 
+LEAST_THRESHOLD = 0.01  # that training leaves a population of neurons
 SCALED = ("feedback.weight", "feedback.up", "feedback.scale", "lateral.weight")  # the loop is linear in these together
 
 
@@ -110,8 +111,10 @@ def is_inhibition(weight):
 
 
 def project(parameters):
-    """Put a lateral weight among {name: live array} back where it must be, after an update."""
-    if "lateral.weight" in parameters:
-        weight = parameters["lateral.weight"]
-        namespace(weight).maximum(weight, 0, out=weight)
-        weight.reshape(-1)[:: len(weight) + 1] = 0
+    """Put lateral weights and thresholds among {name: live array} back where they must be, after an update."""
+    for name, value in parameters.items():
+        if name == "lateral.weight":
+            namespace(value).maximum(value, 0, out=value)
+            value.reshape(-1)[:: len(value) + 1] = 0
+        elif name.startswith("thresholds."):
+            namespace(value).maximum(value, LEAST_THRESHOLD, out=value)

@@ -243,6 +243,25 @@ def solve(network, rtol=None, differentiable=True, forward_solver="anderson"):
         found.message if found else "",
     )
 
+    return equilibrium, _pull_back(network, trace, fed_back, head_vjp)
+
+
+def at_rates(network, rates):
+    """A Network whose populations are held at `rates` {population: array}, such as those of a simulation.
+
+    Returns ((hidden states, attention scores, logits), vjp). vjp is that of `solve`, linearised at these rates: it goes
+    straight through what made them, as if each were what its current settles at (the published procedure).
+    """
+    settled = network.rate_neurons()
+    fed_back = network.state(rates[network.last]) if network.config.recurrent else None
+    trace = network.sweep(lambda name, current: (rates[name], settled(name, current)[1]), fed_back)
+    logits, head_vjp = network.classify(trace.hidden_states[-1])
+    return (trace.hidden_states, trace.attention_scores, logits), _pull_back(network, trace, fed_back, head_vjp)
+
+
+def _pull_back(network, trace, fed_back, head_vjp):
+    """The vjp of `solve` at a Sweep of the network and the vjp of its logits."""
+
     def vjp(dhidden, dscores, dlogits, grads, method="gmres", rtol=None, drop_failed=False):
         dhidden = list(dhidden)
         if dlogits is not None:
@@ -261,7 +280,7 @@ def solve(network, rtol=None, differentiable=True, forward_solver="anderson"):
         network.pull_back(trace, dhidden, dscores, grads)
         return adjoint
 
-    return equilibrium, vjp
+    return vjp
 
 
 def _loop(network, rtol, method):

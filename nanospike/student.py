@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import loss, recurrence, spiking_bert, stability
+from . import bert, loss, recurrence, spiking_bert, stability
 from .backend import float_dtype, library, namespace, to_device
 from .bert import TeacherOutput
 from .checkpoint import fit_tensors, placed, read_json, read_model_tensors, write_model
@@ -91,23 +91,20 @@ class Student:
         """Gradients of the distillation loss, for inputs that are known to be right; terms: those of loss.distillation.
 
         simulation: options of `simulate`; then the loss is taken at simulated ASRs, and its cotangents are pulled
-        back through the equilibrium (the published procedure's gradient). drop_failed: an example whose equilibrium
-        was not found adds nothing to the gradient (its cotangents are times 0, the means divide by what they did), and
-        one whose adjoint system was not solved adds the gradient at constant feedback. jacobian_penalty: weight of
+        back through the system linearised there (spiking_bert.at_rates). drop_failed: an example whose equilibrium was
+        not found adds nothing to the gradient (its cotangents are times 0, the means divide by what they did), and one
+        whose adjoint system was not solved adds the gradient at constant feedback. jacobian_penalty: weight of
         stability.jacobian_penalty, a term of its own, with random directions from `seed`.
         """
         network = self._network(input_ids, attention_mask, token_type_ids)
-        equilibrium, pull_back = spiking_bert.solve(network)
+        equilibrium, pull_back = spiking_bert.solve(network, differentiable=simulation is None)
         _warn_unless(equilibrium)
-        states, head_vjp = (equilibrium.hidden_states, equilibrium.attention_scores, equilibrium.logits), None
+        states = equilibrium.hidden_states, equilibrium.attention_scores, equilibrium.logits
         if simulation is not None:
-            states, head_vjp = self._states_at(network, self._simulate(network, **simulation).rates)
+            states, pull_back = spiking_bert.at_rates(network, self._simulate(network, **simulation).rates)
         values, loss_vjp = loss.distillation(*states, teacher_out, attention_mask, self.tree["distill_map"], **terms)
         grads = {}
         dhidden, dscores, dlogits = loss_vjp(grads, _shares(equilibrium, states[-1]) if drop_failed else None)
-        if head_vjp and dlogits is not None:  # the classifier saw simulated rates
-            dlast = head_vjp(dlogits, grads)
-            dhidden[-1], dlogits = dlast if dhidden[-1] is None else dhidden[-1] + dlast, None
         adjoint = pull_back(dhidden, dscores, dlogits, grads, adjoint_solver, drop_failed=drop_failed)
         if adjoint is not None and adjoint.code is not Code.TRUNCATED:
             _warn_unless(adjoint)
@@ -150,13 +147,6 @@ class Student:
             time_steps=time_steps,
         )
         return simulate(network, neurons, last=network.last, time_steps=time_steps, record=record, margin=margin)
-
-    @staticmethod
-    def _states_at(network, rates):
-        """(hidden states, attention scores, logits) with every population held at `rates`, and the logits' vjp."""
-        trace = network.sweep(lambda population, current: (rates[population], None), differentiable=False)
-        logits, head_vjp = network.classify(trace.hidden_states[-1])
-        return (trace.hidden_states, trace.attention_scores, logits), head_vjp
 
     def _check_targets(self, shape, out, temperature):
         """InputError unless a teacher's output has the shapes that the losses need."""
@@ -261,6 +251,16 @@ def init_student(config, teacher=None, seed=0, device="cpu", dtype="float32", la
         tensors |= _from_teacher(settings, teacher, layer_map)
     tree = nest(placed(tensors, device, kind))
     return Student(settings, tree, device, teacher.directory if teacher is not None else None, {})
+
+
+def with_thresholds(student):
+    """The student with a threshold of its own for every population, a parameter (1,) that starts where it was."""
+    tree = dict(student.tree)
+    own = spiking_bert.thresholds(tree)
+    like = tree["distill_map"]["bias"]
+    fresh = {n: like[:1] * 0 + student.config.v_th for n in bert.populations(student.config.num_hidden_layers)}
+    tree["thresholds"] = nest(fresh | own)
+    return Student(student.config, tree, student.device, student.directory, student.raw_config)
 
 
 def _fresh(name, shape, config, rng):

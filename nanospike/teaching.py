@@ -18,7 +18,7 @@ from .tree import leaves, summed
 
 def loss_terms(options, stage):
     """The weights of loss.distillation in a stage."""
-    if stage != "prediction":
+    if stage not in ("prediction", "few-steps"):
         return {"hidden": options.hidden, "attention": options.attention, "logits": 0.0, "label_weight": 0.0}
     return {
         "hidden": options.hidden * options.keep_internal,
@@ -44,8 +44,9 @@ def cache_of(options):
 
 
 def teacher_outputs_of(options, teacher, student, stage, workers):
-    """() -> (batch -> TeacherOutput) of a stage: from the cache where epochs repeat."""
-    if not options.teacher_cache or stage.steps(options) <= math.ceil(len(stage.data) / options.batch_size):
+    """() -> (batch -> TeacherOutput) of a stage: from the cache where epochs, or runs with the same one, repeat."""
+    repeats = options.cache_dir or stage.steps(options) > math.ceil(len(stage.data) / options.batch_size)
+    if not options.teacher_cache or not repeats:
         return lambda: functools.partial(computed, teacher)
     terms = loss_terms(options, stage.name) | {"layer_map": options.layer_map or None}
     parts = parts_of(student.config.num_hidden_layers, teacher, **terms)
@@ -67,8 +68,9 @@ def gradients(teacher_outputs, student, options, stage, workers, monitor=None):
     """
     terms = loss_terms(options, stage) | {"temperature": options.temperature, "layer_map": options.layer_map or None}
     simulation = None
-    if options.forward == "spikes":
-        simulation = {"time_steps": max(options.time_steps), "drive": options.drive}
+    if options.forward == "spikes" or stage == "few-steps":
+        steps = options.few_steps if stage == "few-steps" else max(options.time_steps)
+        simulation = {"time_steps": steps, "drive": options.drive}
     stability = Stability(student.parameters())
 
     def part(batch, seed, totals, teacher_output):

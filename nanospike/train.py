@@ -32,7 +32,7 @@ from .workers import WORKERS_HELP, Workers, shares
 
 KEEP_CHECKPOINTS = 2
 MAY_CHANGE = {"output_dir", "resume", "device", "workers", "log_every", "save_every", "cache_dir"}  # on --resume
-STAGE_SEEDS = {"finetune": 1, "general": 2, "internal": 3, "prediction": 4}
+STAGE_SEEDS = {"finetune": 1, "general": 2, "internal": 3, "prediction": 4, "few-steps": 5}
 
 
 class Stopped(KeyboardInterrupt):

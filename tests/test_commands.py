@@ -28,6 +28,7 @@ from tiny import (
 
 import nanospike
 from nanospike import distill, evaluate, finetune, inference
+from nanospike.inference import bundled
 from nanospike.tasks import find_task, read_split
 from nanospike.text import collate, encode, load_tokenizer
 
@@ -137,6 +138,7 @@ VARIANTS = {
     "spikes, instant": ("--forward", "spikes", "--drive", "instant"),
     "spikes, signed": ("--forward", "spikes", "--spikes", "signed", "--v-th", 0.5),
     "leak": ("--leak", 0.9),
+    "few steps": ("--stages", "internal,few-steps", "--few-steps", 2, "--thresholds", "learnt"),
     "corpus": ("--stages", "general,prediction", "--epochs", "2,1"),
     "from scratch": ("--init", "random", "--labels", 0.5, "--keep-internal", 0.1),
     "one encoder": ("--encoders", 1, "--layer-map", 2, "--spikes", "corrective"),
@@ -170,11 +172,12 @@ def test_distill_evaluate_predict(variant, made, tmp_path, capsys):
     assert {"classifier.weight", "distill_map.bias", "embeddings.word_embeddings.weight"} <= names
 
     lines = log_lines(out, timed=True)
-    stages = ["general", "prediction"] if variant == "corpus" else ["internal", "prediction"]
-    assert list(dict.fromkeys(x["stage"] for x in lines)) == stages
+    stages = {"corpus": ["general", "prediction"], "few steps": ["few-steps", "internal"]}
+    stages = stages.get(variant, ["internal", "prediction"])
+    assert sorted({x["stage"] for x in lines}) == stages
     assert all(x.keys() >= LOG_KEYS and x["loss"] > 0 and x["step_ms"] > 0 for x in lines)
     assert all((x["mean_rate"] is None) == (variant == "ann") for x in lines)
-    assert sorted({p.name.partition("-")[0] for p in (out / "checkpoints").iterdir()}) == stages
+    assert sorted({p.name.rpartition("-")[0] for p in (out / "checkpoints").iterdir()}) == stages
 
     results, steps = read(out / "eval_results.json"), [] if variant == "ann" else ["2", "4"]
     assert results.keys() >= EVAL_KEYS
@@ -205,6 +208,49 @@ def test_distill_evaluate_predict(variant, made, tmp_path, capsys):
         )  # not an answer that ignores the text
         hits = [a["label"] == ("negative", "positive")[y] for a, y in zip(answers, examples.labels, strict=True)]
         assert np.mean(hits) == results["spiking"]["4"]
+
+
+def test_a_student_goes_on_in_another_run(made, tmp_path):
+    """--init DIR: the shape and the neurons are those of the student, which the stage few-steps trains further."""
+    where = ("--teacher", made / "teacher", "--task", "sst-2", "--data-dir", made / "data", "--time-steps", 2)
+    first = ("--stages", "internal", "--encoders", 1, "--v-th", 0.8, "--max-steps", 1)
+    assert run(distill.main, *where, *first, "--output-dir", tmp_path / "first") == 0
+    more = ("--init", tmp_path / "first", "--stages", "few-steps", "--spikes", "corrective", "--max-steps", 2)
+    assert run(distill.main, *where, *more, "--learning-rate", 0, "--output-dir", tmp_path / "same") == 0
+    assert run(distill.main, *where, *more, "--thresholds", "learnt", "--output-dir", tmp_path / "learnt") == 0
+    before, same, learnt = (nanospike.load_student(tmp_path / d) for d in ("first", "same", "learnt"))
+    assert same.config.num_hidden_layers == 1 and same.config.v_th == 0.8 and same.config.spikes == "corrective"
+    assert before.config.spikes == "binary"
+    for name, p in before.parameters().items():
+        np.testing.assert_array_equal(p, same.parameters()[name], err_msg=name)
+    own = {n: p for n, p in learnt.parameters().items() if n.startswith("thresholds.")}
+    assert len(own) == 7 and all(p.shape == (1,) and p > 0 for p in own.values())
+    assert any(p != np.float32(0.8) for p in own.values())
+
+
+@pytest.mark.parametrize(
+    "argv, said",
+    [
+        (("--init", "nowhere"), "--init: found nowhere, expected teacher, random or a student's directory"),
+        (("--encoders", 2), "--encoders: found 2, the student in "),
+        (("--v-th", 2), "--v-th: found 2.0, the student in "),
+        (("--feedback",), "--feedback: found True, the student in "),
+        (("--teacher", "bundled"), "word pieces, the task and the teacher need 8000"),
+    ],
+)
+def test_a_student_that_does_not_fit_the_options(argv, said, made, tmp_path, capsys):
+    where = ("--task", "sst-2", "--data-dir", made / "data")
+    first = ("--teacher", made / "teacher", "--max-steps", 1, "--encoders", 1, "--stages", "internal")
+    assert run(distill.main, *where, *first, "--output-dir", tmp_path / "first") == 0
+    capsys.readouterr()
+    if argv[0] == "--teacher":
+        argv = ("--teacher", bundled("teacher"))
+    else:
+        argv = ("--teacher", made / "teacher", *argv)
+    argv = argv if "--init" in argv else (*argv, "--init", tmp_path / "first")
+    assert run(distill.main, *where, *argv, "--output-dir", tmp_path / "out") == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
 def test_the_general_stage_reads_the_corpus_and_nothing_else_is_trained(made, tmp_path):

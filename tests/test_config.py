@@ -227,6 +227,11 @@ def test_a_file_of_options_is_utf_8(tmp_path):
         ),
         (["--logits", "0"], "--stages prediction: every weight of its loss is 0"),
         (["--stages", "internal", "--labels", "1"], "--labels, --keep-internal"),
+        (["--few-steps", "0"], "--few-steps: found 0, expected at least 1"),
+        (["--few-steps", "2"], "--few-steps: belongs to the stage few-steps"),
+        (["--stages", "few-steps", "--student", "ann"], "--stages few-steps: an ann student has no spiking neurons"),
+        (["--thresholds", "learnt", "--student", "ann"], "--thresholds: an ann student"),
+        (["--thresholds", "own"], "--thresholds: found 'own', expected one of fixed, learnt"),
         (["--device", "gpu"], "--device: found 'gpu', expected one of cpu, cuda"),
     ],
 )

@@ -21,7 +21,7 @@ ORDER = [
     ["train", "solve"],
     ["spiking_bert", "stability", "models", "monitor", "teacher_cache"],
     ["student"],
-    ["inference", "teaching"],
+    ["inference", "teaching", "initial"],
     ["glue"],
     ["distill", "finetune", "evaluate", "predict"],
 ]

@@ -14,7 +14,7 @@ from nanospike.backend import to_host
 from nanospike.bert import TeacherOutput
 from nanospike.config import InputError
 from nanospike.simulate import gap
-from nanospike.tree import dense_gradients
+from nanospike.tree import RowSum, dense_gradients, leaves
 
 
 def test_from_a_teacher_it_starts_with_the_mapped_layers():
@@ -80,7 +80,7 @@ def test_a_loop_that_does_not_settle_is_never_silent(monkeypatch):
 
 
 def test_gradients_at_simulated_rates_approach_those_at_the_equilibrium():
-    """--forward spikes: the loss at ASRs of many steps, its cotangents pulled back through the equilibrium."""
+    """--forward spikes: the loss at ASRs of many steps, its cotangents pulled back through the system there."""
     student, inputs, teacher = random_student(4), random_batch(4), random_teacher(5)
     out = teacher(*inputs)
     exact = student.gradients(*inputs, out)
@@ -94,6 +94,23 @@ def test_gradients_at_simulated_rates_approach_those_at_the_equilibrium():
     assert errors[2] < 0.02 and errors[2] < 0.3 * errors[0]
     run = student.simulate(*inputs, time_steps=4096, record=[])
     assert gap(run.output_rates[4096], exact.equilibrium.hidden_states[-1], inputs[1]).max() < 2e-3
+
+
+@pytest.mark.parametrize("loop", [{}, {"feedback": True}, {"lateral": True}])
+def test_a_network_held_at_its_equilibrium_has_the_gradient_of_the_equilibrium(loop):
+    student, inputs = random_student(4, dtype="float64", **loop), random_batch(4)
+    network = student._network(*inputs)
+    settled, vjp = spiking_bert.solve(network)
+    (hidden, scores, logits), vjp_there = spiking_bert.at_rates(network, settled.rates)
+    np.testing.assert_allclose(logits, settled.logits, rtol=1e-9)
+    rng = np.random.default_rng(0)
+    cotangents = [[rng.standard_normal(a.shape) for a in arrays] for arrays in (hidden, scores)]
+    grads, there = {}, {}
+    vjp(*cotangents, logits, grads)
+    vjp_there(*cotangents, logits, there)
+    for (name, a), (_, b) in zip(leaves(grads), leaves(there), strict=True):
+        a, b = (g.dense() if isinstance(g, RowSum) else g for g in (a, b))
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8, err_msg=name)
 
 
 def test_an_ordinary_bert_of_the_students_size():

@@ -1,0 +1,75 @@
+"""The student that a run of distill begins with: a fresh one, or one that was trained before."""
+
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+from .checkpoint import read_json
+from .config import InputError, StudentConfig, flag, read_config
+from .student import Student, init_student, load_student, with_thresholds
+
+FRESH = ("teacher", "random")  # values of --init that are no directory of a student
+LOOP = ("feedback", "feedback_rank", "feedback_from", "looped", "lateral")
+NEURONS = ("v_th", "leak", "spikes")
+
+
+def student_config(options, teacher, task):
+    """The configuration of a fresh student as a dict: the teacher's shape, the options' neurons."""
+    shape = asdict(teacher.config) | {
+        "num_hidden_layers": options.encoders or teacher.config.num_hidden_layers,
+        "num_labels": task.num_labels,
+        "teacher_hidden_size": teacher.config.hidden_size,
+    }
+    neurons = {n: getattr(options, n) for n in (*NEURONS, *LOOP)}
+    activation = {"activation": "ann" if options.student == "ann" else "spiking"}
+    return {k: v for k, v in (shape | neurons | activation).items() if k in StudentConfig.__dataclass_fields__}
+
+
+def as_given_student(options):
+    """The options of a run on a student that exists: its shape and neurons, and InputError for others that were asked.
+
+    What its neurons may emit is a choice, unless it is left at the default. Options of another --init stay as they are.
+    """
+    if options.init in FRESH:
+        return options
+    path = Path(options.init) / "config.json"
+    if not path.exists():
+        raise InputError(f"--init: found {options.init}, expected {', '.join(FRESH)} or a student's directory")
+    config = read_config(StudentConfig, read_json(path), path)
+    theirs = {n: getattr(config, n) for n in (*NEURONS, *LOOP)}
+    theirs |= {"encoders": config.num_hidden_layers, "student": config.activation}
+    defaults = {f.name: f.default for f in fields(options)}
+    changes = {}
+    for name, value in theirs.items():
+        asked = getattr(options, name)
+        if asked == defaults[name]:
+            changes[name] = value
+        elif asked != value and name != "spikes":
+            raise InputError(f"{flag(name)}: found {asked}, the student in {options.init} has {value}")
+    return replace(options, **changes)
+
+
+def initial_student(options, teacher, task):
+    """The student of options that are resolved (distill.resolved), before its first update."""
+    if options.init in FRESH:
+        of_teacher = teacher if options.init == "teacher" else None
+        layer_map = options.layer_map or None
+        config = student_config(options, teacher, task)
+        student = init_student(config, of_teacher, options.seed, options.device, layer_map=layer_map)
+        student.directory = teacher.directory
+    else:
+        student = _given(options, teacher, task)
+    return with_thresholds(student) if options.thresholds == "learnt" else student
+
+
+def _given(options, teacher, task):
+    student = load_student(options.init, options.device)
+    config = replace(student.config, spikes=options.spikes)
+    width = config.teacher_hidden_size or config.hidden_size
+    for what, found, expected in (
+        ("labels", config.num_labels, task.num_labels),
+        ("word pieces", config.vocab_size, teacher.config.vocab_size),
+        ("outputs of distill_map", width, teacher.config.hidden_size),
+    ):
+        if found != expected:
+            raise InputError(f"--init {options.init}: has {found} {what}, the task and the teacher need {expected}")
+    return Student(config, student.tree, student.device, student.directory, student.raw_config)
