@@ -14,19 +14,20 @@ from .config import CHOICES, InputError, flag, option, parse, require_at_least
 from .corpus import read_corpus
 from .glue import TASK_HELP, run_tasks
 from .inference import bundled, evaluate_student, nested, peak_memory_mb, table, with_teacher
-from .initial import as_given_student, initial_student
+from .initial import FRESH, as_given_student, initial_student
 from .loss import teacher_layers
 from .models import load_teacher
 from .monitor import PROBE_STEPS
 from .neuron import SPIKES
 from .report import write_report
 from .simulate import DRIVES
-from .solve import ADJOINT_METHODS, adjoint_methods
+from .solve import ADJOINT_METHODS, FORWARD_METHODS, adjoint_methods
 from .tasks import find_task, read_splits, training_texts
 from .teaching import cache_of, loss_terms, stages_of
 from .text import encode_splits, load_tokenizer, require_segments, save_tokenizer
 from .train import Run, TrainingOptions, begin, command, require_startable
 
+WITHOUT_TOLERANCE = ("one-step", "spide")  # adjoint solvers that do what they do, whatever the residual
 STAGES = ("general", "internal", "prediction", "few-steps")
 STAGE_EPOCHS = {"general": 1.0, "internal": 3.0, "prediction": 2.0, "few-steps": 0.5}
 STAGE_LEARNING_RATES = {"general": 1e-3, "internal": 1e-3, "prediction": 3e-4, "few-steps": 2e-4}
@@ -108,7 +109,13 @@ class Distill(TrainingOptions):
         "log; 0: none",
         100,
     )
+    forward_solver: str = option(
+        "solver of the equilibrium while training, with feedback", "anderson", choices=FORWARD_METHODS
+    )
     adjoint_solver: str = option("solver of the adjoint system, with feedback", "gmres", choices=ADJOINT_METHODS)
+    adjoint_rtol: float = option(
+        "relative residual at which the adjoint system counts as solved; 0: 1e-4, that of float32", 0.0
+    )
     jacobian_penalty: float = option(
         "weight in the loss of the feedback loop's squared Jacobian norm, along one random direction per update", 0.0
     )
@@ -138,7 +145,7 @@ class Distill(TrainingOptions):
         if not self.time_steps or min(self.time_steps) < 1:
             raise InputError(f"--time-steps: found {list(self.time_steps)}, expected whole numbers of at least 1")
         require_at_least(self, encoders=0, hidden=0, attention=0, logits=0, labels=0, keep_internal=0)
-        require_at_least(self, teacher_cache=0, jacobian_penalty=0, feedback_rank=0)
+        require_at_least(self, teacher_cache=0, jacobian_penalty=0, feedback_rank=0, adjoint_rtol=0)
         if not 0 < self.temperature < math.inf:
             raise InputError(f"--temperature: found {self.temperature}, expected above 0")
         if self.drive == "differential" and self.leak != 1:
@@ -160,8 +167,7 @@ class Distill(TrainingOptions):
                 raise InputError("--stages few-steps: an ann student has no spiking neurons")
         if "few-steps" not in self.stages and self.few_steps != 4:
             raise InputError("--few-steps: belongs to the stage few-steps, which --stages leaves out")
-        if self.jacobian_penalty and not self.recurrent:
-            raise InputError("--jacobian-penalty: there is no loop without --feedback, --looped or --lateral")
+        self._require_effect_on_the_loop()
         if not self.feedback and (self.feedback_rank or self.feedback_from != "tokens"):
             raise InputError(
                 "--feedback-rank, --feedback-from: they shape the weight of --feedback, which is not given"
@@ -178,6 +184,16 @@ class Distill(TrainingOptions):
             weights = loss_terms(self, stage)
             if not any(weights.values()):
                 raise InputError(f"--stages {stage}: every weight of its loss is 0")
+
+    def _require_effect_on_the_loop(self):
+        loop = {"jacobian_penalty": 0.0, "forward_solver": "anderson", "adjoint_rtol": 0.0}
+        given = [flag(n) for n, default in loop.items() if getattr(self, n) != default]
+        if given and not self.recurrent and self.init in FRESH:  # another student may have a loop
+            raise InputError(f"{', '.join(given)}: there is no loop without --feedback, --looped or --lateral")
+        if self.adjoint_rtol >= 1:
+            raise InputError(f"--adjoint-rtol: found {self.adjoint_rtol}, expected below 1")
+        if self.adjoint_rtol and self.adjoint_solver in WITHOUT_TOLERANCE:
+            raise InputError(f"--adjoint-rtol: --adjoint-solver {self.adjoint_solver} looks at no tolerance")
 
     def _resolve_stages(self):
         """Fill in the stages, and one value per stage of the options that have one."""

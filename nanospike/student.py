@@ -81,7 +81,9 @@ class Student:
         token_type_ids,
         teacher_out,
         *,
+        forward_solver="anderson",
         adjoint_solver="gmres",
+        adjoint_rtol=None,
         simulation=None,
         drop_failed=False,
         jacobian_penalty=0.0,
@@ -90,14 +92,17 @@ class Student:
     ):
         """Gradients of the distillation loss, for inputs that are known to be right; terms: those of loss.distillation.
 
-        simulation: options of `simulate`; then the loss is taken at simulated ASRs, and its cotangents are pulled
-        back through the system linearised there (spiking_bert.at_rates). drop_failed: an example whose equilibrium was
-        not found adds nothing to the gradient (its cotangents are times 0, the means divide by what they did), and one
-        whose adjoint system was not solved adds the gradient at constant feedback. jacobian_penalty: weight of
-        stability.jacobian_penalty, a term of its own, with random directions from `seed`.
+        forward_solver: a method of solve.fixed_point. adjoint_solver, adjoint_rtol: of solve.solve_adjoint (rtol None:
+        the dtype's). simulation: options of `simulate`; then the loss is taken at simulated ASRs, and its cotangents
+        are pulled back through the system linearised there (spiking_bert.at_rates). drop_failed: an example whose
+        equilibrium was not found adds nothing to the gradient (its cotangents are times 0, the means divide by what
+        they did), and one whose adjoint system was not solved adds the gradient at constant feedback.
+        jacobian_penalty: weight of stability.jacobian_penalty, a term of its own, with random directions from `seed`.
         """
         network = self._network(input_ids, attention_mask, token_type_ids)
-        equilibrium, pull_back = spiking_bert.solve(network, differentiable=simulation is None)
+        equilibrium, pull_back = spiking_bert.solve(
+            network, forward_solver=forward_solver, differentiable=simulation is None
+        )
         _warn_unless(equilibrium)
         states = equilibrium.hidden_states, equilibrium.attention_scores, equilibrium.logits
         if simulation is not None:
@@ -105,7 +110,7 @@ class Student:
         values, loss_vjp = loss.distillation(*states, teacher_out, attention_mask, self.tree["distill_map"], **terms)
         grads = {}
         dhidden, dscores, dlogits = loss_vjp(grads, _shares(equilibrium, states[-1]) if drop_failed else None)
-        adjoint = pull_back(dhidden, dscores, dlogits, grads, adjoint_solver, drop_failed=drop_failed)
+        adjoint = pull_back(dhidden, dscores, dlogits, grads, adjoint_solver, adjoint_rtol, drop_failed)
         if adjoint is not None and adjoint.code is not Code.TRUNCATED:
             _warn_unless(adjoint)
         if jacobian_penalty:

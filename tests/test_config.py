@@ -210,6 +210,15 @@ def test_a_file_of_options_is_utf_8(tmp_path):
             ["--jacobian-penalty", "0.1"],
             "--jacobian-penalty: there is no loop without --feedback, --looped or --lateral",
         ),
+        (["--forward-solver", "damped"], "--forward-solver: there is no loop without --feedback, --looped or --lat"),
+        (["--adjoint-rtol", "0.1"], "--adjoint-rtol: there is no loop without --feedback, --looped or --lateral"),
+        (["--forward-solver", "newton"], "--forward-solver: found 'newton', expected one of anderson, broyden, damped"),
+        (["--adjoint-rtol", "-1", "--feedback"], "--adjoint-rtol: found -1.0, expected at least 0"),
+        (["--adjoint-rtol", "1", "--feedback"], "--adjoint-rtol: found 1.0, expected below 1"),
+        (
+            ["--adjoint-rtol", "0.1", "--adjoint-solver", "spide", "--feedback"],
+            "--adjoint-rtol: --adjoint-solver spide looks at no tolerance",
+        ),
         (
             ["--feedback-rank", "2"],
             "--feedback-rank, --feedback-from: they shape the weight of --feedback, which is not",

@@ -118,6 +118,21 @@ def test_resuming_while_the_feedback_is_rescaled_and_penalised(places, tmp_path,
     assert all(np.array_equal(ours[n], t) for n, t in theirs.items())
 
 
+@pytest.mark.parametrize(
+    "more, field, fewer",
+    [
+        (("--forward-solver", "damped"), "equilibrium_sweeps", False),
+        (("--adjoint-rtol", 0.5), "adjoint_sweeps", True),
+    ],
+)
+def test_the_solvers_options_reach_the_solvers(more, field, fewer, places, whole, tmp_path):
+    out = tmp_path / "out"
+    assert run(distill.main, *distill_argv(places, out, *more)) == 0
+    theirs, ours = (sum(line[field] for line in log_lines(d)) for d in (whole["distill"], out))
+    assert ours < theirs if fewer else ours > theirs
+    assert all(line["failed"] == 0 for line in log_lines(out))
+
+
 def test_resuming_a_run_that_was_done_changes_no_weight(places, whole, tmp_path):
     out = tmp_path / "out"
     assert run(finetune.main, *finetune_argv(places, out)) == 0
