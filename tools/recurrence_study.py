@@ -17,20 +17,16 @@ where the solver has one, and the updates after which the loop was scaled down.
 import json
 import math
 import os
-import shutil
-import signal
 import statistics
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+from runs import TASK, done, piped, python, write_part
 
 import nanospike
 from nanospike.checkpoint import read_json, write_json
 from nanospike.config import InputError, flag, option, parse, plain, require_at_least
-from nanospike.tasks import find_task, split_path
 from nanospike.train import command
 
 STUDENTS = {  # name: options of distill. 3-feedback-8 has 6144 numbers more than 3 (of 384): equal size, as good as
@@ -48,7 +44,6 @@ STUDENTS = {  # name: options of distill. 3-feedback-8 has 6144 numbers more tha
     "1-looped-spide": "--encoders 1 --looped --adjoint-solver spide",
 }
 SOLVED = ("1-looped", "3-feedback")  # whose adjoint systems every solver gets at the end
-TASK = "sst-2"
 PASSED_ON = (
     "epochs",
     "learning_rate",
@@ -98,64 +93,17 @@ def require_same_recipe(options):
     write_json(path, ours)
 
 
-def write_data(options):
-    """WORK/data: train.tsv, the first examples of a fixed permutation of the task's, and its dev.tsv."""
-    paths = {split: split_path(find_task(TASK), options.data_dir, split) for split in ("train", "dev")}
-    header, *lines = paths["train"].read_bytes().splitlines(keepends=True)
-    lines = [line.rstrip(b"\r\n") + b"\n" for line in lines if line.strip()]
-    kept = np.random.default_rng(0).permutation(len(lines))[: options.examples or None]
-    folder = options.work / "data"
-    folder.mkdir(exist_ok=True)
-    (folder / "train.tsv").write_bytes(header + b"".join(lines[i] for i in kept))
-    shutil.copyfile(paths["dev"], folder / "dev.tsv")
-    return folder
-
-
 def distill_argv(options, name, data):
     values = {n: getattr(options, n) for n in PASSED_ON}
     recipe = [f"{flag(n)}={','.join(map(str, v)) if isinstance(v, tuple) else v}" for n, v in values.items()]
-    where = ["--task", TASK, "--data-dir", data, "--teacher", options.teacher, "--output-dir", options.work / name]
+    where = ["--task", TASK, "--data-dir", data, "--teacher", options.teacher]
     fixed = ["--stages", "internal,prediction", "--attention", "1", "--cache-dir", options.work / "cache"]
-    return ["-m", "nanospike.distill", *where, *fixed, *recipe, *STUDENTS[name].split()]
-
-
-def python(argv, log):
-    """Run this Python with this nanospike, its output at the end of `log`: "" or why it failed, its last line."""
-    here = os.pathsep.join([str(Path(nanospike.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    with open(log, "ab") as file:
-        child = subprocess.Popen(
-            [sys.executable, *map(str, argv)], stdout=file, stderr=file, env=os.environ | {"PYTHONPATH": here}
-        )
-        try:
-            status = child.wait()
-        except KeyboardInterrupt:  # the child had it too, and saves
-            child.wait()
-            raise
-    if status in (130, -signal.SIGINT):
-        raise KeyboardInterrupt
-    if status < 0:
-        return f"killed by signal {-status}"
-    said = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return (said[-1] if said else f"status {status}") if status else ""
+    return [*where, *fixed, *recipe, *STUDENTS[name].split()]
 
 
 def train(options, name, data):
     """Train and evaluate a student unless that is done: "" or why it failed."""
-    out, failed = options.work / name, options.work / f"{name}.failed"
-    if (out / "eval_results.json").exists():
-        return ""
-    if failed.exists():
-        return failed.read_text(encoding="utf-8")
-    argv = distill_argv(options, name, data)
-    if any(out.glob("checkpoints/[!.]*/state.json")):
-        argv.append("--resume")
-    elif (out / "training_args.json").exists():  # it was stopped before its first checkpoint
-        shutil.rmtree(out)
-    print(f"{name}: training ...", file=sys.stderr, flush=True)
-    failure = python(argv, options.work / f"{name}.log")
-    if failure and not failure.startswith("killed"):
-        failed.write_text(failure, encoding="utf-8")
-    return failure
+    return done(options.work / name, distill_argv(options, name, data))
 
 
 def row_of(directory, name):
@@ -214,11 +162,6 @@ def markdown(rows, time_steps):
     return piped(lines)
 
 
-def piped(lines):
-    """Rows of cells, the first the head, as markdown."""
-    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], ["---"] * len(lines[0]), *lines[1:]])
-
-
 def doubt(rows):
     """How much of a difference in accuracy is chance."""
     best = max(rows, key=lambda r: r["equilibrium"])
@@ -249,15 +192,16 @@ def adjoint_markdown(rows):
 def main(argv=None):
     options = parse(Study, argv, prog="python tools/recurrence_study.py")
     require_same_recipe(options)
-    data, rows, solvers = write_data(options), [], {}
+    data = write_part(options.data_dir, options.work / "data", options.examples)
+    rows, solvers = [], {}
     for name in options.only or STUDENTS:
         failure = train(options, name, data)
         rows.append({"student": name, "failed": failure} if failure else row_of(options.work / name, name))
-    done = [r for r in rows if "failed" not in r]
+    finished = [r for r in rows if "failed" not in r]
     print(markdown(rows, options.time_steps))
-    if done:
-        print("\n" + doubt(done))
-    loops = [r["student"] for r in done if r["loop"]]
+    if finished:
+        print("\n" + doubt(finished))
+    loops = [r["student"] for r in finished if r["loop"]]
     for name in [n for n in SOLVED if n in loops] or loops[:1]:
         solvers[name], failure = adjoint_rows(options, name, data)
         print(f"\nAdjoint solvers on {name}:\n\n{failure or adjoint_markdown(solvers[name])}", flush=True)

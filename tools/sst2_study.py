@@ -1,0 +1,171 @@
+"""What each ingredient of training is worth on SST-2: students of 3 encoders, one run of a command for each row.
+
+    python tools/sst2_study.py --teacher DIR --data-dir GLUE/SST-2 --work DIR [--corpus FILE ...] [--only NAME,...]
+
+Nothing in it was chosen on the dev set, which each finished student sees once (at the same time steps with binary and
+with corrective spikes). What is done is not done again, what was interrupted goes on; tools/runs.py has the details.
+"""
+
+import os
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from runs import TASK, done, piped, write_part
+
+import nanospike
+from nanospike.checkpoint import read_json, write_json
+from nanospike.config import InputError, option, parse, plain, require_at_least
+from nanospike.train import command
+
+STEPS = ("2", "4", "8", "16")
+LEARN = "--stages internal,prediction --epochs 1 --learning-rate 1e-3,3e-4"
+FEW = "--stages few-steps --epochs 0.5 --learning-rate 2e-4"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: options of distill, the seeds, the row whose students it goes on with, and its data."""
+
+    says: str
+    options: str
+    seeds: tuple = (0,)
+    after: str | None = None
+    examples: int = 0  # of the training set; 0: all
+    corpus: bool = False
+
+
+ROWS = {
+    "distilled": Row("internal and prediction distillation, an epoch each", LEARN, seeds=(0, 1, 2)),
+    "few": Row("then half an epoch at simulated rates, T = 4", FEW, seeds=(0, 1, 2), after="distilled"),
+    "few-learnt": Row("the same, one learnt threshold per population", f"{FEW} --thresholds learnt", after="distilled"),
+    "few-corrective": Row("the same, trained with corrective spikes", f"{FEW} --spikes corrective", after="distilled"),
+    "few-none": Row(
+        "the same half epoch at the equilibrium", FEW.replace("few-steps", "prediction"), after="distilled"
+    ),
+    "ann": Row("(a) an ordinary BERT of the student's size", f"{LEARN} --student ann"),
+    "published": Row(
+        "(b) the published procedure: instant drive, loss at T = 16",
+        f"{LEARN} --drive instant --forward spikes",
+        examples=10_000,
+    ),
+    "equilibrium": Row("beside (b): at the equilibrium, the same examples", LEARN, examples=10_000),
+    "labels": Row(
+        "(c) labels only, no distillation",
+        "--stages prediction --epochs 2 --learning-rate 3e-4 --logits 0 --labels 1",
+    ),
+    "general": Row(
+        "(d) after a general stage on a corpus",
+        LEARN.replace("internal", "general,internal").replace("1e-3", "1e-3,1e-3"),
+        corpus=True,
+    ),
+    "signed": Row("signed spikes, rates in [-1, 1]", f"{LEARN} --spikes signed"),
+    "double": Row("two epochs each", LEARN.replace("--epochs 1", "--epochs 2")),
+    "6": Row("6 encoders", f"{LEARN} --encoders 6"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Train students of SST-2 with and without each ingredient, and put what comes out in a table."""
+
+    teacher: Path = option("directory of a BERT with the task's classifier")
+    data_dir: Path = option("directory of SST-2, or the GLUE directory above it")
+    work: Path = option("directory for the students; what is done in it is not done again")
+    corpus: tuple[Path, ...] = option("plain text files for the row with a general stage", ())
+    only: tuple[str, ...] = option("names of rows; without it, all", (), choices=tuple(ROWS))
+    batch_size: int = option("examples per update", 32)
+    max_steps: int = option("most updates per stage; 0: as many as the epochs need", 0)
+    json: Path | None = option("file to write the table to", None)
+
+    def __post_init__(self):
+        require_at_least(self, batch_size=1, max_steps=0)
+        if "general" in self.only and not self.corpus:
+            raise InputError("--corpus: needed for the row general")
+
+
+def student_of(options, name, seed):
+    return options.work / f"{name}-{seed}"
+
+
+def train(options, name, seed):
+    """Train the student of a row, and evaluate it once more with corrective spikes: "" or why that failed."""
+    row = ROWS[name]
+    data = write_part(options.data_dir, options.work / f"data-{row.examples}", row.examples)
+    argv = ["--teacher", options.teacher, "--task", TASK, "--data-dir", data, "--attention", 1, "--seed", seed]
+    argv += ["--batch-size", options.batch_size, "--max-steps", options.max_steps, "--time-steps", ",".join(STEPS)]
+    argv += ["--cache-dir", options.work / "cache", "--teacher-cache", 9, "--log-every", 100, "--probe-every", 1000]
+    if row.corpus:
+        argv += ["--corpus", *options.corpus]
+    if row.after:
+        if failure := train(options, row.after, seed):
+            return f"{row.after}: {failure}"
+        argv += ["--init", student_of(options, row.after, seed)]
+    elif "--encoders" not in row.options:
+        argv += ["--encoders", 3]
+    out = student_of(options, name, seed)
+    failure = done(out, [*argv, *row.options.split()])
+    if failure or any(word in row.options for word in ("ann", "signed", "instant")):
+        return failure
+    where = ["--model", out, "--task", TASK, "--data-dir", data, "--time-steps", ",".join(STEPS)]
+    return done(out.with_name(f"{out.name}-corrective"), [*where, "--spikes", "corrective"], "evaluate")
+
+
+def scores(options, name, seed):
+    """{"equilibrium" or "T = 4, binary", ...: accuracy} and other facts of one student."""
+    out = student_of(options, name, seed)
+    results = read_json(out / "eval_results.json")
+    found = {"teacher": results["teacher"], "equilibrium": results["equilibrium"]}
+    other = out.with_name(f"{out.name}-corrective") / "eval_results.json"
+    for spikes, path in ((results["spikes"], out / "eval_results.json"), ("corrective", other)):
+        if path.exists():
+            found |= {f"{spikes} {t}": v for t, v in read_json(path)["spiking"].items()}
+    return found | {"mean_rate": results["mean_rate"], "seconds": results["total_seconds"]}
+
+
+def summary(found):
+    """{name: [mean, standard deviation of the seeds]} of the scores of several."""
+    spread = lambda values: statistics.stdev(values) if len(values) > 1 else None  # noqa: E731
+    numbers = {n: [f[n] for f in found] for n in found[0] if found[0][n] is not None}
+    return {n: [statistics.fmean(values), spread(values)] for n, values in numbers.items()}
+
+
+def markdown(rows):
+    names = ["equilibrium", *(f"{s} {t}" for s in ("binary", "corrective") for t in ("2", "4", "8", "16"))]
+    lines = [["row", "what", "seeds", *names, "mean rate", "s"]]
+    for name, row in rows.items():
+        if "failed" in row:
+            lines.append([name, f"failed: {row['failed'].replace('|', '/')}", *[""] * (len(lines[0]) - 2)])
+            continue
+        cells = [_percent(row["summary"].get(n) or row["summary"].get(n.replace("binary", "signed"))) for n in names]
+        rate = row["summary"].get("mean_rate")
+        more = [f"{rate[0]:.3f}" if rate else "", f"{row['summary']['seconds'][0]:.0f}"]
+        lines.append([name, ROWS[name].says, str(len(row["seeds"])), *cells, *more])
+    return piped(lines)
+
+
+def _percent(value):
+    """Mean, and standard deviation where there is one, in percent."""
+    if value is None:
+        return ""
+    mean, spread = value
+    return f"{100 * mean:.2f}" + (f" ± {100 * spread:.2f}" if spread is not None else "")
+
+
+def main(argv=None):
+    options = parse(Study, argv, prog="python tools/sst2_study.py")
+    rows = {}
+    for name in options.only or [n for n, row in ROWS.items() if options.corpus or not row.corpus]:
+        failures = [f for seed in ROWS[name].seeds if (f := train(options, name, seed))]
+        found = [] if failures else [scores(options, name, seed) for seed in ROWS[name].seeds]
+        rows[name] = {"failed": failures[0]} if failures else {"seeds": found, "summary": summary(found)}
+        print(markdown(rows), flush=True)
+        if options.json:
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+            facts = {"nanospike_version": nanospike.__version__, "cores": cores, "options": plain(options)}
+            write_json(options.json, facts | {"rows": rows})
+
+
+if __name__ == "__main__":
+    command(lambda: main(sys.argv[1:]))
