@@ -10,8 +10,8 @@ from .checkpoint import read_json, require_empty, write_json
 from .config import InputError, flag
 from .inference import VARIANTS
 from .parallel import world
+from .resume import last_checkpoint
 from .tasks import TASKS, find_task, submission_name
-from .train import last_checkpoint
 
 RESULTS = "eval_results.json"  # what a command leaves behind when it is done with a task
 SHARED = ("metric", "examples", "metrics", *VARIANTS)  # of a task's results, what the results of all repeat

@@ -28,6 +28,7 @@ import numpy as np
 from .backend import to_device, to_host
 from .config import InputError
 from .optim import Diverged
+from .rows import INDEX, merged, pack, unpack
 from .tree import RowSum
 from .workers import blas_threads, cores, shares
 
@@ -41,7 +42,6 @@ BUCKET = 2**24  # elements in one message: 64 MiB of float32
 PAUSE = 0.02  # seconds between two looks, where waiting may take long
 LINGER = 0.5  # seconds between the last words and the end: mpiexec may lose what it has not read by then
 GRACE = 2.0  # seconds that other ranks leave to rank 0, so that an error that all meet is told once
-INDEX = np.dtype(np.int32)  # of a row in a table, on the wire
 
 
 def launched(environment=os.environ):
@@ -290,33 +290,3 @@ def _layout(grads):
     """[(name, whether it is a RowSum, shape, name of the dtype)] of gradients {name: array or RowSum}."""
     rows = {n: g.rows()[1] if isinstance(g, RowSum) else g for n, g in grads.items()}
     return [(n, isinstance(g, RowSum), tuple(g.shape), rows[n].dtype.name) for n, g in grads.items()]
-
-
-def pack(parts, dtypes):
-    """[(indices (n,), rows (n, D))] of several tables, one after the other, as bytes."""
-    arrays = [a for (i, rows), dtype in zip(parts, dtypes, strict=True) for a in (i.astype(INDEX), rows.astype(dtype))]
-    return np.concatenate([np.ascontiguousarray(a).reshape(-1).view(np.uint8) for a in arrays])
-
-
-def merged(parts):
-    """(indices (U,), rows (U, D)): the sum of several, in each of which an index is there once.
-
-    For many ranks this takes a seventh of the time of tree.RowSum's way, which allows for repeated indices.
-    """
-    unique = np.unique(np.concatenate([indices for indices, _ in parts]))
-    sums = np.zeros((len(unique), parts[0][1].shape[1]), parts[0][1].dtype)
-    for indices, rows in parts:
-        sums[np.searchsorted(unique, indices)] += rows
-    return unique, sums
-
-
-def unpack(message, counts, tables):
-    """[(indices (n,), rows (n, D))] of `pack`, from the numbers n and [(name, (rows, D), dtype)] of the tables."""
-    parts, start = [], 0
-    for n, (_, (_, width), dtype) in zip(counts, tables, strict=True):
-        middle = start + n * INDEX.itemsize
-        end = middle + n * width * dtype.itemsize
-        indices = message[start:middle].view(INDEX).astype(np.int64)
-        parts.append((indices, message[middle:end].view(dtype).reshape(n, width)))
-        start = end
-    return parts

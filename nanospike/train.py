@@ -6,7 +6,6 @@ exactly where it was.
 
 import json
 import math
-import shutil
 import signal
 import sys
 import threading
@@ -18,20 +17,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from .backend import to_device
-from .checkpoint import read_json, read_tensors, replacing, require_empty, write_json, write_tensors
-from .config import InputError, flag, option, plain, require_at_least
+from .checkpoint import require_empty, write_json
+from .config import InputError, option, plain, require_at_least
 from .loss import Totals
 from .optim import AdamW, Diverged, linear_schedule
 from .parallel import Sums, World, world
 from .progress import progress
+from .resume import LOG, last_checkpoint, read_checkpoint, restore, write_checkpoint
 from .text import batch_order, collate
 from .workers import WORKERS_HELP, Workers, shares
 
-KEEP_CHECKPOINTS = 2
-MAY_CHANGE = {"output_dir", "resume", "device", "workers", "log_every", "save_every", "cache_dir"}  # on --resume
 STAGE_SEEDS = {"finetune": 1, "general": 2, "internal": 3, "prediction": 4, "few-steps": 5}
 
 
@@ -112,8 +107,7 @@ class Run:
         self.world = world()
         self.workers = Workers(options.workers or self.world.threads, options.device)
         self.first_part = self.world.before(self.workers.size)
-        self.directory = Path(options.output_dir)
-        self.log_path = self.directory / "train_log.jsonl"
+        self.log_path = Path(options.output_dir) / LOG
         self.interrupted = self.signalled = False  # the first is what all ranks know of the second
 
     def train(self, stages):
@@ -229,82 +223,16 @@ class Run:
     def _save(self, stage, step, optimizer, summary):
         """A checkpoint, by rank 0, of what is the same on all ranks; from here on they all know of a Ctrl-C."""
         self.world.require_same(self.parameters)
-        self.world.once(self._write_checkpoint, stage, step, optimizer, summary)
+        self.world.once(write_checkpoint, self.options, self.parameters, optimizer, stage, step, summary)
         self.interrupted = self.world.any(self.signalled)
-
-    def _write_checkpoint(self, stage, step, optimizer, summary):
-        """checkpoints/STAGE-STEP with weights, moments and position; the older ones but the last are removed."""
-        root = self.directory / "checkpoints"
-        root.mkdir(parents=True, exist_ok=True)
-        target = root / f"{stage}-{step:07d}"
-        with replacing(target) as temporary:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
-            write_tensors(temporary / "model.safetensors", self.parameters)
-            moments = {f"{kind}.{n}": pair[i] for n, pair in optimizer.moments.items() for i, kind in enumerate("mv")}
-            write_tensors(temporary / "optimizer.safetensors", moments)
-            state = {"stage": stage, "step": step, "updates": optimizer.step, "summary": summary}
-            write_json(temporary / "state.json", state | {"options": plain(self.options), "saved": time.time()})
-            shutil.rmtree(target, ignore_errors=True)
-        for old in _checkpoints(self.directory)[:-KEEP_CHECKPOINTS]:
-            shutil.rmtree(old)
 
     def _restore(self):
         """(position, summary, optimizer) of the last checkpoint, whose weights become the parameters."""
-        state, weights, moments = self.world.once(self._read_checkpoint)
-        _copy_into(self.parameters, weights)
+        state, weights, moments = self.world.once(read_checkpoint, self.options)
         optimizer = self._optimizer()
-        for i, kind in enumerate("mv"):
-            _copy_into(
-                {n: pair[i] for n, pair in optimizer.moments.items()},
-                {n: moments[f"{kind}.{n}"] for n in self.parameters},
-            )
-        optimizer.step = state["updates"]
+        restore(self.parameters, optimizer, state, weights, moments)
         print(f"resuming {state['stage']} after step {state['step']}", file=sys.stderr)
         return state, state["summary"], optimizer
-
-    def _read_checkpoint(self):
-        """(state, weights, moments) of the last one; what the log has beyond it is dropped."""
-        checkpoint, state = last_checkpoint(self.options)
-        self._forget_log_after(state)
-        return state, *(read_tensors(checkpoint / f"{name}.safetensors") for name in ("model", "optimizer"))
-
-    def _forget_log_after(self, state):
-        """Drop the lines of steps that will be done again."""
-        if self.log_path.exists():
-            kept = []
-            for text in self.log_path.read_text(encoding="utf-8").splitlines():
-                try:
-                    line = json.loads(text)
-                except json.JSONDecodeError:  # cut short when the run was stopped
-                    continue
-                this = line["stage"] == state["stage"] and line["step"] <= state["step"]
-                if this or line["stage"] in state["summary"]:
-                    kept.append(text + "\n")
-            with replacing(self.log_path) as temporary:
-                temporary.write_text("".join(kept), encoding="utf-8")
-
-
-def _checkpoints(directory):
-    """Complete checkpoints of a run, oldest first."""
-    found = [p.parent for p in (Path(directory) / "checkpoints").glob("[!.]*/state.json")]
-    return sorted(found, key=lambda p: read_json(p / "state.json")["saved"])
-
-
-def last_checkpoint(options):
-    """(directory, state) of the checkpoint from which --resume goes on; InputError if it is of another run."""
-    found = _checkpoints(options.output_dir)
-    if not found:
-        raise InputError(f"--resume: {options.output_dir} has no checkpoint")
-    state, now = read_json(found[-1] / "state.json"), plain(options)
-    if changed := [flag(k) for k in now if k not in MAY_CHANGE and now[k] != state["options"].get(k)]:
-        raise InputError(f"--resume: other values of {', '.join(changed)} than in the run in {options.output_dir}")
-    return found[-1], state
-
-
-def _copy_into(arrays, tensors):
-    for name, array in arrays.items():
-        array[...] = to_device(tensors[name], "cpu" if isinstance(array, np.ndarray) else "cuda")
 
 
 def _rounded(value):

@@ -14,10 +14,10 @@ ROOT = PACKAGE.parent
 REPOSITORY = Path(__file__).resolve().parents[1]
 ORDER = [
     ["config"],
-    ["backend", "workers", "progress"],
+    ["backend", "workers", "progress", "rows"],
     ["tree", "checkpoint", "solution"],
     ["ops", "neuron", "optim", "text", "report", "metrics", "cache", "fixedpoint", "krylov", "library", "spide"],
-    ["loss", "simulate", "tasks", "bert", "corpus", "linear", "parallel", "recurrence"],
+    ["loss", "simulate", "tasks", "bert", "corpus", "linear", "parallel", "recurrence", "resume"],
     ["train", "solve"],
     ["spiking_bert", "stability", "models", "monitor", "teacher_cache"],
     ["student"],

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 from tiny import CORPUS, contents, edit_json, log_lines, run, write_sst2, write_teacher
 
-from nanospike import InputError, distill, finetune, stability, train
+from nanospike import InputError, distill, finetune, resume, stability
 from nanospike.optim import AdamW
 from nanospike.text import Encoded
 from nanospike.train import Run, Stage, TrainingOptions
@@ -167,7 +167,7 @@ def test_a_log_line_that_was_cut_short_is_dropped(places, whole, tmp_path, monke
 
 
 def test_a_checkpoint_that_was_cut_short_is_passed_over(places, whole, tmp_path, monkeypatch):
-    out, write = tmp_path / "out", train.write_json
+    out, write = tmp_path / "out", resume.write_json
 
     def full(path, value):
         if path.name == "state.json" and value["step"] == 6:
@@ -175,7 +175,7 @@ def test_a_checkpoint_that_was_cut_short_is_passed_over(places, whole, tmp_path,
         write(path, value)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "write_json", full)
+        patch.setattr(resume, "write_json", full)
         assert run(finetune.main, *finetune_argv(places, out)) == 2
     assert [p.name for p in (out / "checkpoints").iterdir()] == ["finetune-0000003"]
     assert run(finetune.main, *finetune_argv(places, out, "--resume")) == 0
