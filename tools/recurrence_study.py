@@ -114,8 +114,9 @@ def write_data(options):
 def distill_argv(options, name, data):
     values = {n: getattr(options, n) for n in PASSED_ON}
     recipe = [f"{flag(n)}={','.join(map(str, v)) if isinstance(v, tuple) else v}" for n, v in values.items()]
-    where = ["--task", TASK, "--data-dir", data, "--teacher", options.teacher, "--output-dir", options.work / name]
-    fixed = ["--stages", "internal,prediction", "--attention", "1", "--cache-dir", options.work / "cache"]
+    where = ["--task", TASK, "--data-dir", data, "--teacher", options.teacher]
+    where += ["--output-dir", options.work / name, "--cache-dir", options.work / "cache"]
+    fixed = ["--stages", "internal,prediction", "--attention", "1", "--save-every", "100"]
     return ["-m", "nanospike.distill", *where, *fixed, *recipe, *STUDENTS[name].split()]
 
 
