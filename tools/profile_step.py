@@ -258,7 +258,12 @@ def main(arguments=None):
     parser.add_argument("--only", default="step,simulation,start", help="which parts, a comma list")
     parser.add_argument("--sizes", default=",".join(bench.SIZES), help="which sizes of `step`, a comma list")
     parser.add_argument("--rounds", type=int, default=7, help="alternations")
-    parser.add_argument("--steps", type=int, default=bench.BATCHES, help="steps with timers, and without, in a round")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=bench.BATCHES,
+        help="with timers, and without, in a round; multiples of 24: the same batches",
+    )
     parser.add_argument("--output", type=Path, help="JSON file; the tables go beside it with the suffix .md")
     options = parser.parse_args(arguments)
     parts, sizes = options.only.split(","), options.sizes.split(",")
