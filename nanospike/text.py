@@ -1,5 +1,6 @@
 """Tokenizing, and batches of similar length with dynamic padding."""
 
+import functools
 import hashlib
 import json
 import warnings
@@ -101,9 +102,9 @@ class Encoded:
     def __len__(self):
         return len(self.ids)
 
-    @property
+    @functools.cached_property
     def lengths(self):
-        """(n,) int64."""
+        """(n,) int64; counted once, for every step of training asks for those of its batch."""
         return np.array([len(ids) for ids in self.ids], np.int64)
 
     def examples(self, index):

@@ -73,7 +73,7 @@ def test_what_is_done_is_not_done_again_and_the_rest_goes_on(study, tool, capsys
     (work / "1" / "eval_results.json").unlink()
     assert run(tool["main"], *argv) == 0
     printed = capsys.readouterr()
-    assert printed.err == "1: training ...\n"
+    assert printed.err == "1: distill ...\n"
     assert "resuming prediction after step 3" in (work / "1.log").read_text()
     assert all(p.read_bytes() == said for p, said in logs.items() if p.name != "1.log")
     rows, again = (json.loads(text)["students"] for text in (before, Path(argv[-1]).read_text()))
