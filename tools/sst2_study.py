@@ -20,8 +20,9 @@ from nanospike.config import InputError, option, parse, plain, require_at_least
 from nanospike.train import command
 
 STEPS = ("2", "4", "8", "16")
-LEARN = "--stages internal,prediction --epochs 1 --learning-rate 1e-3,3e-4"
-FEW = "--stages few-steps --epochs 0.5 --learning-rate 2e-4"
+LEARN = "--stages internal,prediction --epochs 1,0.5 --learning-rate 1e-3,3e-4"
+FEW = "--stages few-steps --epochs 0.25 --learning-rate 2e-4"
+PART = 10_000  # training examples of the rows with a baseline
 
 
 @dataclass(frozen=True)
@@ -37,32 +38,34 @@ class Row:
 
 
 ROWS = {
-    "distilled": Row("internal and prediction distillation, an epoch each", LEARN, seeds=(0, 1, 2)),
-    "few": Row("then half an epoch at simulated rates, T = 4", FEW, seeds=(0, 1, 2), after="distilled"),
-    "few-learnt": Row("the same, one learnt threshold per population", f"{FEW} --thresholds learnt", after="distilled"),
-    "few-corrective": Row("the same, trained with corrective spikes", f"{FEW} --spikes corrective", after="distilled"),
+    "distilled": Row("one epoch of internal, half of prediction distillation", LEARN, seeds=(0, 1, 2)),
+    "few": Row("then a quarter at simulated rates, T = 4", FEW, seeds=(0, 1, 2), after="distilled"),
     "few-none": Row(
-        "the same half epoch at the equilibrium", FEW.replace("few-steps", "prediction"), after="distilled"
+        "then a quarter more at the equilibrium", FEW.replace("few-steps", "prediction"), after="distilled"
     ),
-    "ann": Row("(a) an ordinary BERT of the student's size", f"{LEARN} --student ann"),
+    "few-corrective": Row("as few, trained with corrective spikes", f"{FEW} --spikes corrective", after="distilled"),
+    "few-learnt": Row("as few, a learnt threshold per population", f"{FEW} --thresholds learnt", after="distilled"),
+    "6": Row("6 encoders", f"{LEARN} --encoders 6"),
+    "part": Row("distilled on a part of the examples, for comparison with the rows below", LEARN, examples=PART),
+    "ann": Row("(a) an ordinary BERT of the student's size", f"{LEARN} --student ann", examples=PART),
     "published": Row(
         "(b) the published procedure: instant drive, loss at T = 16",
         f"{LEARN} --drive instant --forward spikes",
-        examples=10_000,
+        examples=PART,
     ),
-    "equilibrium": Row("beside (b): at the equilibrium, the same examples", LEARN, examples=10_000),
     "labels": Row(
         "(c) labels only, no distillation",
-        "--stages prediction --epochs 2 --learning-rate 3e-4 --logits 0 --labels 1",
+        "--stages prediction --epochs 1.5 --learning-rate 3e-4 --logits 0 --labels 1",
+        examples=PART,
     ),
     "general": Row(
         "(d) after a general stage on a corpus",
-        LEARN.replace("internal", "general,internal").replace("1e-3", "1e-3,1e-3"),
+        "--stages general,internal,prediction --epochs 1,1,0.5 --learning-rate 1e-3,1e-3,3e-4",
+        examples=PART,
         corpus=True,
     ),
-    "signed": Row("signed spikes, rates in [-1, 1]", f"{LEARN} --spikes signed"),
-    "double": Row("two epochs each", LEARN.replace("--epochs 1", "--epochs 2")),
-    "6": Row("6 encoders", f"{LEARN} --encoders 6"),
+    "signed": Row("signed spikes, rates in [-1, 1]", f"{LEARN} --spikes signed", examples=PART),
+    "learnt": Row("a learnt threshold per population", f"{LEARN} --thresholds learnt", examples=PART),
 }
 
 
