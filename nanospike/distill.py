@@ -103,7 +103,7 @@ class Distill(TrainingOptions):
     time_steps: tuple[int, ...] = option(
         "time steps at which the student is evaluated; the largest is that of --forward spikes", (2, 4, 8, 16, 32, 64)
     )
-    few_steps: int = option("time steps of the stage few-steps", 4)
+    few_steps: int = option("time steps of the stage few-steps; every second update of it is at the equilibrium", 4)
     probe_every: int = option(
         f"updates per measurement of the equilibrium gap (T = {PROBE_STEPS}, a fixed batch), for the next line of the "
         "log; 0: none",

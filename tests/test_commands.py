@@ -29,6 +29,7 @@ from tiny import (
 import nanospike
 from nanospike import distill, evaluate, finetune, inference
 from nanospike.inference import bundled
+from nanospike.student import Student
 from nanospike.tasks import find_task, read_split
 from nanospike.text import collate, encode, load_tokenizer
 
@@ -226,6 +227,20 @@ def test_a_student_goes_on_in_another_run(made, tmp_path):
     own = {n: p for n, p in learnt.parameters().items() if n.startswith("thresholds.")}
     assert len(own) == 7 and all(p.shape == (1,) and p > 0 for p in own.values())
     assert any(p != np.float32(0.8) for p in own.values())
+
+
+def test_few_steps_and_the_equilibrium_take_turns(made, tmp_path, monkeypatch):
+    """Updates 1, 3, ... are at the equilibrium, 2, 4, ... at rates of --few-steps time steps."""
+    seen, gradients = [], Student.gradients
+    monkeypatch.setattr(
+        Student,
+        "gradients",
+        lambda *a, simulation, **k: seen.append(simulation) or gradients(*a, simulation=simulation, **k),
+    )
+    where = ("--teacher", made / "teacher", "--task", "sst-2", "--data-dir", made / "data", "--time-steps", 2)
+    argv = (*where, "--stages", "few-steps", "--few-steps", 3, "--max-steps", 4, "--workers", 1, "--batch-size", 4)
+    assert run(distill.main, *argv, "--output-dir", tmp_path / "out") == 0
+    assert [s and s["time_steps"] for s in seen] == [None, 3, None, 3]
 
 
 @pytest.mark.parametrize(
