@@ -15,32 +15,34 @@ def study(tmp_path_factory):
     teacher = write_teacher(root / "bert", num_hidden_layers=3)
     argv = ("--teacher", teacher, "--data-dir", write_sst2(root / "data"), "--work", root / "work")
     argv += ("--corpus", root / "corpus.txt", "--json", root / "table.json", "--batch-size", 5, "--max-steps", 2)
-    assert run(sst2_study.main, *argv, "--only", "few,ann,labels,general") == 0
+    assert run(sst2_study.main, *argv, "--only", "distilled,few,ann,labels,general") == 0
     return argv, root / "work", json.loads((root / "table.json").read_text())["rows"]
 
 
 def test_rows_with_seeds_and_what_they_go_on_with(study):
     _, work, rows = study
-    assert list(rows) == ["few", "ann", "labels", "general"] and not any("failed" in row for row in rows.values())
-    few = rows["few"]
-    assert len(few["seeds"]) == 3 and few["summary"]["equilibrium"][1] is not None
-    assert {"binary 2", "binary 16", "corrective 4"} <= few["summary"].keys()
+    assert list(rows) == ["distilled", "few", "ann", "labels", "general"]
+    assert not any("failed" in row for row in rows.values())
+    distilled = rows["distilled"]
+    assert len(distilled["seeds"]) == 3 and distilled["summary"]["equilibrium"][1] is not None
+    assert {"binary 2", "binary 16", "corrective 4"} <= distilled["summary"].keys()
     assert "binary 4" not in rows["ann"]["summary"] and rows["labels"]["summary"]["equilibrium"][1] is None
     for seed in (0, 1, 2):
-        given = json.loads((work / f"few-{seed}" / "training_args.json").read_text())
-        assert given["init"] == str(work / f"distilled-{seed}") and given["stages"] == ["few-steps"]
+        given = json.loads((work / f"distilled-{seed}" / "training_args.json").read_text())
         assert given["seed"] == seed and given["encoders"] == 3
-    results = json.loads((work / "few-1-corrective" / "eval_results.json").read_text())
-    assert results["spikes"] == "corrective" and few["seeds"][1]["corrective 4"] == results["spiking"]["4"]
+    given = json.loads((work / "few-0" / "training_args.json").read_text())
+    assert given["init"] == str(work / "distilled-0") and given["stages"] == ["few-steps"] and given["encoders"] == 3
+    results = json.loads((work / "distilled-1-corrective" / "eval_results.json").read_text())
+    assert results["spikes"] == "corrective" and distilled["seeds"][1]["corrective 4"] == results["spiking"]["4"]
     stages = [json.loads(x)["stage"] for x in (work / "general-0" / "train_log.jsonl").read_text().splitlines()]
     assert list(dict.fromkeys(stages)) == ["general", "internal", "prediction"]
 
 
 def test_what_is_done_is_not_done_again(study, capsys):
     argv, work, rows = study
-    before = (work / "few-2" / "model.safetensors").stat().st_mtime_ns
+    before = (work / "few-0" / "model.safetensors").stat().st_mtime_ns
     assert run(sst2_study.main, *argv, "--only", "few") == 0
-    assert (work / "few-2" / "model.safetensors").stat().st_mtime_ns == before
+    assert (work / "few-0" / "model.safetensors").stat().st_mtime_ns == before
     assert "distill ..." not in capsys.readouterr().err
 
 

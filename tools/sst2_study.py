@@ -39,7 +39,7 @@ class Row:
 
 ROWS = {
     "distilled": Row("one epoch of internal, half of prediction distillation", LEARN, seeds=(0, 1, 2)),
-    "few": Row("then a quarter at simulated rates, T = 4", FEW, seeds=(0, 1, 2), after="distilled"),
+    "few": Row("then a quarter of few-steps, T = 4", FEW, after="distilled"),
     "few-none": Row(
         "then a quarter more at the equilibrium", FEW.replace("few-steps", "prediction"), after="distilled"
     ),
