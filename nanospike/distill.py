@@ -55,7 +55,10 @@ class Distill(TrainingOptions):
     )
     corpus: tuple[Path, ...] = option("plain text files, a paragraph a line, for the general stage", ())
     encoders: int = option("encoders of the student; 0: as many as the teacher's", 0)
-    init: str = option("where the student's weights start: teacher, random, or the directory of a student", "teacher")
+    init: str = option(
+        "where the student's weights start: teacher, random, or a student's directory (of several tasks, DIR/TASK)",
+        "teacher",
+    )
     layer_map: tuple[int, ...] = option(
         "the teacher's layer (from 1) for each of the student's; without it, evenly", ()
     )

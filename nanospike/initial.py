@@ -27,18 +27,20 @@ def student_config(options, teacher, task):
 def as_given_student(options):
     """The options of a run on a student that exists: its shape and neurons, and InputError for others that were asked.
 
-    What its neurons may emit is a choice, unless it is left at the default. Options of another --init stay as they are.
+    The student is in DIR or, of several tasks, in DIR/TASK. What its neurons may emit is a choice, unless it is left at
+    the default. Options of another --init stay as they are.
     """
     if options.init in FRESH:
         return options
-    path = Path(options.init) / "config.json"
-    if not path.exists():
+    places = [p for p in (Path(options.init), Path(options.init) / options.task) if (p / "config.json").exists()]
+    if not places:
         raise InputError(f"--init: found {options.init}, expected {', '.join(FRESH)} or a student's directory")
+    path = places[0] / "config.json"
     config = read_config(StudentConfig, read_json(path), path)
     theirs = {n: getattr(config, n) for n in (*NEURONS, *LOOP)}
     theirs |= {"encoders": config.num_hidden_layers, "student": config.activation}
     defaults = {f.name: f.default for f in fields(options)}
-    changes = {}
+    changes = {"init": str(places[0])}
     for name, value in theirs.items():
         asked = getattr(options, name)
         if asked == defaults[name]:

@@ -218,8 +218,10 @@ def test_a_student_goes_on_in_another_run(made, tmp_path):
     assert run(distill.main, *where, *first, "--output-dir", tmp_path / "first") == 0
     more = ("--init", tmp_path / "first", "--stages", "few-steps", "--spikes", "corrective", "--max-steps", 2)
     assert run(distill.main, *where, *more, "--learning-rate", 0, "--output-dir", tmp_path / "same") == 0
+    more = ("--init", tmp_path, *more[2:])  # now that of the task, as where several were trained
+    (tmp_path / "first").rename(tmp_path / "sst-2")
     assert run(distill.main, *where, *more, "--thresholds", "learnt", "--output-dir", tmp_path / "learnt") == 0
-    before, same, learnt = (nanospike.load_student(tmp_path / d) for d in ("first", "same", "learnt"))
+    before, same, learnt = (nanospike.load_student(tmp_path / d) for d in ("sst-2", "same", "learnt"))
     assert same.config.num_hidden_layers == 1 and same.config.v_th == 0.8 and same.config.spikes == "corrective"
     assert before.config.spikes == "binary"
     for name, p in before.parameters().items():
