@@ -43,7 +43,7 @@ STUDENTS = {  # name: options of distill. 3-feedback-8 has 6144 numbers more tha
     "1-looped-one-step": "--encoders 1 --looped --adjoint-solver one-step",
     "1-looped-spide": "--encoders 1 --looped --adjoint-solver spide",
 }
-SOLVED = ("1-looped", "3-feedback")  # whose adjoint systems every solver gets at the end
+SOLVED = ("1-looped", "3-feedback-8")  # whose adjoint systems every solver gets at the end
 PASSED_ON = (
     "epochs",
     "learning_rate",
