@@ -106,7 +106,10 @@ class Distill(TrainingOptions):
     time_steps: tuple[int, ...] = option(
         "time steps at which the student is evaluated; the largest is that of --forward spikes", (2, 4, 8, 16, 32, 64)
     )
-    few_steps: int = option("time steps of the stage few-steps; every second update of it is at the equilibrium", 4)
+    few_steps: int = option("time steps of the stage few-steps", 4)
+    settled_share: float = option(
+        "share of the updates of few-steps that are at the equilibrium, which drifts otherwise", 0.0
+    )
     probe_every: int = option(
         f"updates per measurement of the equilibrium gap (T = {PROBE_STEPS}, a fixed batch), for the next line of the "
         "log; 0: none",
@@ -135,7 +138,9 @@ class Distill(TrainingOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        require_at_least(self, probe_every=0, few_steps=1)
+        require_at_least(self, probe_every=0, few_steps=1, settled_share=0)
+        if self.settled_share > 1:
+            raise InputError(f"--settled-share: found {self.settled_share}, expected a share between 0 and 1")
         if self.data_dir is None and self.task != "opinions":
             raise InputError(f"--data-dir: needed for --task {self.task}")
         if "general" in self.stages and not self.corpus:
@@ -168,8 +173,8 @@ class Distill(TrainingOptions):
                 raise InputError(f"{', '.join(given)}: an ann student has no spiking neurons")
             if "few-steps" in self.stages:
                 raise InputError("--stages few-steps: an ann student has no spiking neurons")
-        if "few-steps" not in self.stages and self.few_steps != 4:
-            raise InputError("--few-steps: belongs to the stage few-steps, which --stages leaves out")
+        if "few-steps" not in self.stages and (self.few_steps != 4 or self.settled_share):
+            raise InputError("--few-steps, --settled-share: for the stage few-steps, which --stages leaves out")
         self._require_effect_on_the_loop()
         if not self.feedback and (self.feedback_rank or self.feedback_from != "tokens"):
             raise InputError(

@@ -75,7 +75,7 @@ def gradients(teacher_outputs, student, options, stage, workers, monitor=None):
 
     def part(batch, seed, totals, teacher_output):
         inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
-        settled = stage == "few-steps" and seed[2] % 2 == 0  # each other update: else the equilibrium drifts away
+        settled = stage == "few-steps" and at_equilibrium(seed[2], options.settled_share)
         return student.gradients(
             *inputs, teacher_output(batch), simulation=None if settled else simulation, totals=totals,
             forward_solver=options.forward_solver, adjoint_solver=options.adjoint_solver,
@@ -99,6 +99,11 @@ def gradients(teacher_outputs, student, options, stage, workers, monitor=None):
         return values, grads, lambda: notes(student, results, batches, stability, monitor, seed[2] + 1)
 
     return step
+
+
+def at_equilibrium(step, share):
+    """Whether this update (from 0) of the stage few-steps is one of the `share` that are taken at the equilibrium."""
+    return int(step * share) != int((step - 1) * share)
 
 
 def notes(student, results, batches, stability, monitor=None, step=0):

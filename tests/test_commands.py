@@ -232,7 +232,7 @@ def test_a_student_goes_on_in_another_run(made, tmp_path):
 
 
 def test_few_steps_and_the_equilibrium_take_turns(made, tmp_path, monkeypatch):
-    """Updates 1, 3, ... are at the equilibrium, 2, 4, ... at rates of --few-steps time steps."""
+    """With --settled-share 0.5, every other update is at the equilibrium; else at rates of --few-steps time steps."""
     seen, gradients = [], Student.gradients
     monkeypatch.setattr(
         Student,
@@ -242,7 +242,10 @@ def test_few_steps_and_the_equilibrium_take_turns(made, tmp_path, monkeypatch):
     where = ("--teacher", made / "teacher", "--task", "sst-2", "--data-dir", made / "data", "--time-steps", 2)
     argv = (*where, "--stages", "few-steps", "--few-steps", 3, "--max-steps", 4, "--workers", 1, "--batch-size", 4)
     assert run(distill.main, *argv, "--output-dir", tmp_path / "out") == 0
-    assert [s and s["time_steps"] for s in seen] == [None, 3, None, 3]
+    assert [s and s["time_steps"] for s in seen] == [3, 3, 3, 3]
+    argv += ("--settled-share", 0.5, "--batch-size", 2)
+    assert run(distill.main, *argv, "--output-dir", tmp_path / "half") == 0
+    assert [s and s["time_steps"] for s in seen[4:]] == [3, 3, None, 3]
 
 
 @pytest.mark.parametrize(

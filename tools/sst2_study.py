@@ -40,6 +40,7 @@ class Row:
 ROWS = {
     "distilled": Row("one epoch of internal, half of prediction distillation", LEARN, seeds=(0, 1, 2)),
     "few": Row("then a quarter of few-steps, T = 4", FEW, after="distilled"),
+    "few-half": Row("the same, every other update at the equilibrium", f"{FEW} --settled-share 0.5", after="distilled"),
     "few-none": Row(
         "then a quarter more at the equilibrium", FEW.replace("few-steps", "prediction"), after="distilled"
     ),
