@@ -64,7 +64,10 @@ def test_predictions_of_the_bundled_student():
 
 
 def test_the_real_sst2_score(data_root):
-    """On the SST-2 dev set, where it is at hand: at least 83 % and, for the student, 96 % of that."""
+    """On the SST-2 dev set, where it is at hand: at least 83 % and, for the student, 82 %, at 4 time steps close to it.
+
+    Measured: 83.03 and 82.68 %; another processor may decide a sentence or two of the 872 otherwise.
+    """
     folder = data_root / "data" / "glue" / "SST-2"
     if not folder.exists():
         pytest.skip(f"{folder} is not there")
@@ -72,5 +75,6 @@ def test_the_real_sst2_score(data_root):
     examples = read_split(task, folder, "dev")
     data = encoded(bundled("teacher"), examples)
     theirs = score(task, teacher_logits(nanospike.load_teacher(bundled("teacher")), data), data.labels)
-    ours = evaluate_student(nanospike.load_student(bundled("student")), task, data, [1])["equilibrium"]
-    assert theirs >= 0.83 and ours >= 0.96 * theirs
+    ours = evaluate_student(nanospike.load_student(bundled("student")), task, data, [4])
+    assert ours["spikes"] == "corrective" and theirs >= 0.83 and ours["equilibrium"] >= 0.82
+    assert abs(ours["spiking"]["4"] - ours["equilibrium"]) < 0.007
