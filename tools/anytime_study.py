@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from runs import piped
+from runs import piped, told
 
 from nanospike.checkpoint import write_json
-from nanospike.config import InputError, option, parse, plain, require_at_least
+from nanospike.config import InputError, option, parse, require_at_least
 from nanospike.inference import bundled, run_student
 from nanospike.neuron import SPIKES
 from nanospike.simulate import decided
@@ -99,7 +99,7 @@ def main(argv=None):
         lines.append([name + (" (chosen)" if train["margin"] == margin else ""), *cells])
     print(piped(lines))
     if options.json:
-        write_json(options.json, {"options": plain(options), "chosen": margin, "curves": curves})
+        write_json(options.json, {"options": told(options), "chosen": margin, "curves": curves})
 
 
 if __name__ == "__main__":

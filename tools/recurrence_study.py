@@ -22,7 +22,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from runs import TASK, done, piped, python, write_part
+from runs import TASK, done, piped, python, told, write_part
 
 import nanospike
 from nanospike.checkpoint import read_json, write_json
@@ -208,7 +208,7 @@ def main(argv=None):
         print(f"\nAdjoint solvers on {name}:\n\n{failure or adjoint_markdown(solvers[name])}", flush=True)
     if options.json:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        facts = {"nanospike_version": nanospike.__version__, "cores": cores, "options": plain(options)}
+        facts = {"nanospike_version": nanospike.__version__, "cores": cores, "options": told(options)}
         write_json(options.json, facts | {"students": rows, "adjoint": solvers})
 
 

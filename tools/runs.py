@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 
 import nanospike
+from nanospike.config import plain
 from nanospike.tasks import find_task, split_path
 
 TASK = "sst-2"
+PLACES = ("teacher", "model", "data_dir", "work", "corpus", "json")  # options of the studies that are paths
 
 
 def write_part(data_dir, folder, examples):
@@ -67,6 +69,13 @@ def done(out, argv, command="distill"):
     if failure and not failure.startswith("killed"):
         failed.write_text(failure, encoding="utf-8")
     return failure
+
+
+def told(options):
+    """The options as results keep them: without the paths of one machine."""
+    return {
+        n: v for n, v in plain(options).items() if n not in ("teacher", "model", "data_dir", "work", "corpus", "json")
+    }
 
 
 def piped(lines):

@@ -12,11 +12,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from runs import TASK, done, piped, write_part
+from runs import TASK, done, piped, told, write_part
 
 import nanospike
 from nanospike.checkpoint import read_json, write_json
-from nanospike.config import InputError, option, parse, plain, require_at_least
+from nanospike.config import InputError, option, parse, require_at_least
 from nanospike.train import command
 
 STEPS = ("2", "4", "8", "16")
@@ -167,7 +167,7 @@ def main(argv=None):
         print(markdown(rows), flush=True)
         if options.json:
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-            facts = {"nanospike_version": nanospike.__version__, "cores": cores, "options": plain(options)}
+            facts = {"nanospike_version": nanospike.__version__, "cores": cores, "options": told(options)}
             write_json(options.json, facts | {"rows": rows})
 
 
