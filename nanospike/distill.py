@@ -194,7 +194,7 @@ class Distill(TrainingOptions):
                 raise InputError(f"--stages {stage}: every weight of its loss is 0")
 
     def _require_effect_on_the_loop(self):
-        loop = {"jacobian_penalty": 0.0, "forward_solver": "anderson", "adjoint_rtol": 0.0}
+        loop = {"jacobian_penalty": 0.0, "forward_solver": "anderson", "adjoint_rtol": 0.0, "adjoint_solver": "gmres"}
         given = [flag(n) for n, default in loop.items() if getattr(self, n) != default]
         if given and not self.recurrent and self.init in FRESH:  # another student may have a loop
             raise InputError(f"{', '.join(given)}: there is no loop without --feedback, --looped or --lateral")

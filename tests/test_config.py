@@ -240,6 +240,7 @@ def test_a_file_of_options_is_utf_8(tmp_path):
         (["--few-steps", "2"], "--few-steps, --settled-share: for the stage few-steps"),
         (["--stages", "few-steps", "--student", "ann"], "--stages few-steps: an ann student has no spiking neurons"),
         (["--thresholds", "learnt", "--student", "ann"], "--thresholds: an ann student"),
+        (["--adjoint-solver", "spide"], "--adjoint-solver: there is no loop without --feedback, --looped or --lateral"),
         (["--settled-share", "1.5"], "--settled-share: found 1.5, expected a share between 0 and 1"),
         (["--thresholds", "own"], "--thresholds: found 'own', expected one of fixed, learnt"),
         (["--device", "gpu"], "--device: found 'gpu', expected one of cpu, cuda"),
