@@ -87,6 +87,7 @@ class StudentConfig(BertConfig):
     feedback_gain: float = 0.1  # scale of the fresh weights of all these
     activation: str = "spiking"  # "ann": no neurons at all, an ordinary BERT of this size (a baseline)
     teacher_hidden_size: int | None = None  # outputs of distill_map; None: hidden_size
+    headless: bool = False  # distilled on general text only: its classifier has not been trained
 
     def __post_init__(self):
         super().__post_init__()

@@ -7,13 +7,15 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from . import __version__
 from .backend import library
 from .checkpoint import write_json
 from .config import CHOICES, InputError, flag, option, parse, require_at_least
 from .corpus import read_corpus
 from .glue import TASK_HELP, run_tasks
-from .inference import bundled, evaluate_student, nested, peak_memory_mb, table, with_teacher
+from .inference import bundled, evaluate_student, nested, peak_memory_mb, run_student, table, with_teacher
 from .initial import FRESH, as_given_student, initial_student
 from .loss import teacher_layers
 from .models import load_teacher
@@ -24,9 +26,10 @@ from .simulate import DRIVES
 from .solve import ADJOINT_METHODS, FORWARD_METHODS, adjoint_methods
 from .tasks import find_task, read_splits, training_texts
 from .teaching import cache_of, loss_terms, stages_of
-from .text import encode_splits, load_tokenizer, require_segments, save_tokenizer
+from .text import Encoded, encode_splits, load_tokenizer, require_segments, save_tokenizer
 from .train import Run, TrainingOptions, begin, command, require_startable
 
+GENERAL_TEXTS = 64  # of the corpus, evenly spread, on which a student without a task is looked at
 WITHOUT_TOLERANCE = ("one-step", "spide")  # adjoint solvers that do what they do, whatever the residual
 STAGES = ("general", "internal", "prediction", "few-steps")
 STAGE_EPOCHS = {"general": 1.0, "internal": 3.0, "prediction": 2.0, "few-steps": 0.5}
@@ -40,7 +43,11 @@ class Distill(TrainingOptions):
     Options that take one value per stage (epochs, learning rate) use a single value for all stages.
     """
 
-    teacher: Path | None = option("directory of a BERT with a classifier; without one, the bundled teacher", None)
+    teacher: Path | None = option(
+        "directory of a BERT with the task's classifier, which the stage general alone does not need; without it, the "
+        "bundled teacher",
+        None,
+    )
     task: str = option(TASK_HELP + "; opinions: the bundled text", "opinions")
     data_dir: Path | None = option("directory of the task's data, or the GLUE directory above it", None)
     output_dir: Path = option(
@@ -220,17 +227,22 @@ def resolved(options, teacher):
     options = as_given_student(options)
     encoders = options.encoders or teacher.config.num_hidden_layers
     drive = options.drive or ("differential" if options.leak == 1 else "instant")
-    data_dir = options.data_dir or bundled("text")
+    data_dir = None if headless(options, teacher) else options.data_dir or bundled("text")
     spiking = options.student == "spiking"
     return replace(
         options, teacher=teacher.directory, data_dir=data_dir, encoders=encoders, drive=drive if spiking else None
     )
 
 
+def headless(options, teacher):
+    """Whether the run is about general text alone, and makes a student without a task (for --init of others)."""
+    return options.stages == ("general",) and "classifier" not in teacher.tree
+
+
 def require_usable(options, teacher, task):
     """InputError if the teacher, the task and the options do not go together."""
     labels = teacher.config.num_labels if "classifier" in teacher.tree else "no"
-    if labels != task.num_labels:
+    if labels != task.num_labels and not headless(options, teacher):
         needed = f"{task.name} needs {task.num_labels}; run finetune first"
         raise InputError(f"--teacher {teacher.directory}: has {labels} labels, {needed}")
     teacher_layers(options.encoders, teacher.config.num_hidden_layers, options.layer_map)
@@ -249,13 +261,15 @@ def require_usable(options, teacher, task):
 def read_data(options, teacher, task):
     """({stage: Encoded, "dev" (and "dev_mismatched"): Encoded}, tokenizer), everything that a run reads.
 
-    "general" is a corpus.Corpus.
+    "general" is a corpus.Corpus, and all there is of a headless run.
     """
     tokenizer = load_tokenizer(teacher.directory, teacher.config.vocab_size)
+    length = min(options.max_length, teacher.config.max_position_embeddings)
+    if headless(options, teacher):
+        return {"general": read_corpus(options.corpus, tokenizer, length)}, tokenizer
     texts, devs = training_texts(task, options.data_dir), read_splits(task, options.data_dir, "dev")
     if options.labels and texts.labels is None:
         raise InputError(f"--labels: the training texts of {task.name} have no labels")
-    length = min(options.max_length, teacher.config.max_position_embeddings)
     data = encode_splits(tokenizer, {"internal": texts} | devs, length)
     require_segments(data["internal"], teacher.config, teacher.directory)
     data["prediction"] = data["few-steps"] = data["internal"]
@@ -269,6 +283,8 @@ def prepare(options):
     began = time.perf_counter()
     task = find_task(options.task)
     teacher = load_teacher(options.teacher or bundled("teacher"), options.device)
+    if headless(options, teacher) and (options.data_dir or options.task != "opinions"):
+        raise InputError(f"--task, --data-dir: of no use, {teacher.directory} has no classifier; run finetune first")
     options = resolved(options, teacher)
     require_usable(options, teacher, task)
     data, tokenizer = read_data(options, teacher, task)
@@ -277,8 +293,9 @@ def prepare(options):
 
 
 def run(began, options, task, teacher, data, tokenizer):
-    student = initial_student(options, teacher, task)
-    student.raw_config = {"id2label": task.id2label, "nanospike_version": __version__}
+    student = initial_student(options, teacher, task, headless(options, teacher))
+    labels = {} if student.config.headless else {"id2label": task.id2label}
+    student.raw_config = labels | {"nanospike_version": __version__}
     begin(options)
     job = Run(options, student.parameters())
     if "general" in data:
@@ -288,7 +305,10 @@ def run(began, options, task, teacher, data, tokenizer):
         return None
     student.save(options.output_dir)
     save_tokenizer(tokenizer, options.output_dir)
-    results = evaluate(options, teacher, student, task, data, job.workers)
+    if student.config.headless:
+        results = settling(options, student, data["general"], job.workers)
+    else:
+        results = evaluate(options, teacher, student, task, data, job.workers)
     results |= {"training": summary, "total_seconds": round(time.perf_counter() - began, 1)}
     write_json(options.output_dir / "train_results.json", summary | {"peak_memory_mb": peak_memory_mb()})
     write_json(options.output_dir / "eval_results.json", results)
@@ -311,6 +331,15 @@ def evaluate(options, teacher, student, task, data, workers):
         results = evaluate_student(student, task, data[name], options.time_steps, drive=options.drive, workers=workers)
         found[name] = with_teacher(results, task, teacher, data[name], workers=workers)
     return nested(found)
+
+
+def settling(options, student, store, workers):
+    """What there is to measure of a student without a task: how its spikes settle, on GENERAL_TEXTS of the corpus."""
+    count = min(GENERAL_TEXTS, len(store))
+    ids, types = zip(*store.examples(np.arange(count) * len(store) // count), strict=True)
+    some = Encoded(list(ids), list(types))
+    _, facts = run_student(student, some, options.time_steps, drive=options.drive, workers=workers)
+    return {"task": "general text", "metric": None, "examples": count, "equilibrium": None, "spiking": {}} | facts
 
 
 if __name__ == "__main__":

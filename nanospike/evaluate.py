@@ -7,7 +7,17 @@ from pathlib import Path
 from .checkpoint import require_empty, write_json
 from .config import InputError, option, parse, plain, require_at_least
 from .glue import TASK_HELP, run_tasks
-from .inference import AT_A_TIME, bundled, drive_for, evaluate_student, nested, run_student, table, with_teacher
+from .inference import (
+    AT_A_TIME,
+    bundled,
+    drive_for,
+    evaluate_student,
+    nested,
+    require_head,
+    run_student,
+    table,
+    with_teacher,
+)
 from .models import load_teacher
 from .neuron import SPIKES
 from .simulate import DRIVES
@@ -77,6 +87,7 @@ def prepare(options):
         data_dir=options.data_dir or bundled("text"),
         **neuron_options(options, student),
     )
+    require_head(student)
     if student.config.num_labels != task.num_labels:
         found = student.config.num_labels
         raise InputError(f"--model {options.model}: has {found} labels, {task.name} needs {task.num_labels}")

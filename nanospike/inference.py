@@ -42,6 +42,7 @@ def predict(directory, texts, time_steps=PREDICT_STEPS, device="cpu", batch_size
         if not pair and not isinstance(text, str):
             raise InputError(f"predict: text {i}: found {text!r}, expected a string or a pair of strings")
     student = load_student(directory, device)
+    require_head(student)
     names = label_names(directory)
     data = encode(load_tokenizer(directory), texts, student.config.max_position_embeddings) if texts else None
 
@@ -54,6 +55,12 @@ def predict(directory, texts, time_steps=PREDICT_STEPS, device="cpu", batch_size
     found = workers.map(answers, in_length_order(data, batch_size)[::-1]) if texts else ()
     by_text = {i: answer for some in found for i, answer in some}
     return [by_text[i] | {"time_steps": time_steps} for i in range(len(texts))]
+
+
+def require_head(student):
+    """InputError for a student that was distilled on general text only."""
+    if student.config.headless:
+        raise InputError(f"{student.directory}: its classifier was never trained; distil it for a task with --init")
 
 
 def drive_for(student):
@@ -200,10 +207,14 @@ def peak_memory_mb():
 
 def table(results):
     """The evaluation as lines of text: one row per measurement; a variant of the data (mismatched) below."""
-    lines = [f"{results['task']}, {results['metric']}, {results['examples']} examples"]
+    about = (results["task"], results["metric"], f"{results['examples']} examples")
+    lines = [", ".join(part for part in about if part)]
     if results.get("teacher") is not None:
         lines.append(f"  {'teacher':<28}{_percent(results, 'teacher')}")
-    lines.append(f"  {'student at equilibrium':<28}{_percent(results, 'equilibrium')}")
+    if results["equilibrium"] is not None:
+        lines.append(f"  {'student at equilibrium':<28}{_percent(results, 'equilibrium')}")
+    else:  # of a student without a task there is nothing to score
+        lines += [f"  {'equilibrium gap, T = ' + t:<28}{gap:8.4f}" for t, gap in results["equilibrium_gap"].items()]
     if results["spiking"]:
         lines.append(f"  spike by spike ({results['drive']} drive, {results['spikes']} spikes)      equilibrium gap")
     for t in results["spiking"]:

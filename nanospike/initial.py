@@ -5,19 +5,20 @@ from pathlib import Path
 
 from .checkpoint import read_json
 from .config import InputError, StudentConfig, flag, read_config
-from .student import Student, init_student, load_student, with_thresholds
+from .student import Student, init_student, load_student, with_fresh_classifier, with_thresholds
 
 FRESH = ("teacher", "random")  # values of --init that are no directory of a student
 LOOP = ("feedback", "feedback_rank", "feedback_from", "looped", "lateral")
 NEURONS = ("v_th", "leak", "spikes")
 
 
-def student_config(options, teacher, task):
+def student_config(options, teacher, task, headless=False):
     """The configuration of a fresh student as a dict: the teacher's shape, the options' neurons."""
     shape = asdict(teacher.config) | {
         "num_hidden_layers": options.encoders or teacher.config.num_hidden_layers,
         "num_labels": task.num_labels,
         "teacher_hidden_size": teacher.config.hidden_size,
+        "headless": headless,
     }
     neurons = {n: getattr(options, n) for n in (*NEURONS, *LOOP)}
     activation = {"activation": "ann" if options.student == "ann" else "spiking"}
@@ -50,22 +51,27 @@ def as_given_student(options):
     return replace(options, **changes)
 
 
-def initial_student(options, teacher, task):
-    """The student of options that are resolved (distill.resolved), before its first update."""
+def initial_student(options, teacher, task, headless=False):
+    """The student of options that are resolved (distill.resolved), before its first update.
+
+    headless: the run trains no classifier; a student that was made so gets a fresh one for the task.
+    """
     if options.init in FRESH:
         of_teacher = teacher if options.init == "teacher" else None
         layer_map = options.layer_map or None
-        config = student_config(options, teacher, task)
+        config = student_config(options, teacher, task, headless)
         student = init_student(config, of_teacher, options.seed, options.device, layer_map=layer_map)
         student.directory = teacher.directory
     else:
-        student = _given(options, teacher, task)
+        student = _given(options, teacher, task, headless)
     return with_thresholds(student) if options.thresholds == "learnt" else student
 
 
-def _given(options, teacher, task):
+def _given(options, teacher, task, headless):
     student = load_student(options.init, options.device)
-    config = replace(student.config, spikes=options.spikes)
+    if student.config.headless and not headless:
+        student = with_fresh_classifier(student, task.num_labels, options.seed)
+    config = replace(student.config, spikes=options.spikes, headless=headless)
     width = config.teacher_hidden_size or config.hidden_size
     for what, found, expected in (
         ("labels", config.num_labels, task.num_labels),

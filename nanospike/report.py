@@ -43,11 +43,13 @@ figure { margin: 1.5rem 0; overflow-x: auto; break-inside: avoid } svg { display
 
 def write_report(directory, results):
     """Write directory/report.html from `results` (evaluate_student's, and more) and the log and options found there."""
-    directory, spiking = Path(directory), bool(_by_time_steps(results, "spiking"))
+    directory = Path(directory)
+    spiking = bool(_by_time_steps(results, "spiking") or _by_time_steps(results, "equilibrium_gap"))
     title = f"{'Spiking' if spiking else 'ANN'} student {directory.resolve().name} on {results.get('task')}"
     neurons = f"{results.get('drive')} drive, {results.get('spikes')} spikes" if spiking else "no spiking neurons"
     log = _stages(directory / "train_log.jsonl")
-    charts = [_accuracy(results) if spiking else "", _gap(results), _training(log, "loss", "training loss", HEIGHT)]
+    scored = bool(_by_time_steps(results, "spiking"))
+    charts = [_accuracy(results) if scored else "", _gap(results), _training(log, "loss", "training loss", HEIGHT)]
     charts += [_training(log, "mean_rate", "mean firing rate", LOW)] if spiking else []
     page = [
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<link rel="icon" href="data:,">',

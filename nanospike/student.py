@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +266,16 @@ def with_thresholds(student):
     fresh = {n: like[:1] * 0 + student.config.v_th for n in bert.populations(student.config.num_hidden_layers)}
     tree["thresholds"] = nest(fresh | own)
     return Student(student.config, tree, student.device, student.directory, student.raw_config)
+
+
+def with_fresh_classifier(student, labels, seed=0):
+    """The student with an untrained classifier of `labels` outputs in place of its own."""
+    config, rng = replace(student.config, num_labels=labels), np.random.default_rng(seed)
+    like = student.tree["distill_map"]["bias"]
+    shapes = {n: s for n, s in spiking_bert.parameter_shapes(config).items() if n.startswith("classifier.")}
+    fresh = {n: _fresh(n, shape, config, rng) for n, shape in shapes.items()}
+    tree = student.tree | nest(placed(fresh, student.device, like.dtype))
+    return Student(config, tree, student.device, student.directory, student.raw_config)
 
 
 def _fresh(name, shape, config, rng):

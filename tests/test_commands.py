@@ -29,6 +29,7 @@ from tiny import (
 import nanospike
 from nanospike import distill, evaluate, finetune, inference
 from nanospike.inference import bundled
+from nanospike.models import Teacher, with_classifier
 from nanospike.student import Student
 from nanospike.tasks import find_task, read_split
 from nanospike.text import collate, encode, load_tokenizer
@@ -286,6 +287,56 @@ def test_the_general_stage_reads_the_corpus_and_nothing_else_is_trained(made, tm
         before["encoder.layer.0.output.dense.weight"], after["encoder.layer.0.output.dense.weight"]
     )
     assert np.array_equal(before["classifier.weight"], after["classifier.weight"])  # no stage had logits to match
+
+
+@pytest.fixture(scope="module")
+def general(made, tmp_path_factory):
+    """(directory of a BERT without classifier, of a student that was distilled from it on general text)."""
+    where = tmp_path_factory.mktemp("general")
+    bert = nanospike.load_teacher(made / "teacher")
+    tree = {k: v for k, v in bert.tree.items() if k != "classifier"}
+    Teacher(bert.config, tree, directory=made / "teacher").save(where / "bert")
+    argv = ("--teacher", where / "bert", "--stages", "general", "--corpus", made / "corpus.txt", "--time-steps", "2,4")
+    assert run(distill.main, *argv, "--output-dir", where / "student", "--batch-size", 2, "--log-every", 1) == 0
+    return where / "bert", where / "student"
+
+
+def test_a_student_of_general_text_has_no_task(general, capsys):
+    results, config = (read(general[1] / f"{name}.json") for name in ("eval_results", "config"))
+    assert config["headless"] is True and "id2label" not in config
+    assert (results["equilibrium"], results["spiking"]) == (None, {}) and results["examples"] > 2
+    assert 0 < results["equilibrium_gap"]["4"] < results["equilibrium_gap"]["2"]
+    page = (general[1] / "report.html").read_text(encoding="utf-8")
+    assert "Spiking student student on general text" in page and ">equilibrium gap<" in page
+    assert run(predict.main, "--model", general[1], "good") == 2
+    assert run(evaluate.main, "--model", general[1]) == 2
+    assert capsys.readouterr().err.count("its classifier was never trained; distil it for a task with --init") == 2
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+def test_a_student_of_general_text_goes_on_with_any_task(general, made, tmp_path, labels):
+    bert = nanospike.load_teacher(general[0])
+    task, column, values = {1: ("sts-b", "score", "1.5"), 3: ("mnli", "gold_label", "neutral")}[labels]
+    with_classifier(bert, labels, 0).save(tmp_path / "teacher")
+    shutil.copyfile(made / "teacher" / "tokenizer.json", tmp_path / "teacher" / "tokenizer.json")
+    for name in ("train", "dev", "dev_matched"):
+        rows = "".join(f"good\tbad\t{v}\n" for v in (values, "4.5" if labels == 1 else "entailment"))
+        (tmp_path / f"{name}.tsv").write_text(f"sentence1\tsentence2\t{column}\n{rows}", encoding="utf-8")
+    argv = ("--teacher", tmp_path / "teacher", "--task", task, "--data-dir", tmp_path, "--init", general[1])
+    argv += ("--output-dir", tmp_path / "out", "--stages", "prediction", "--epochs", 1, "--time-steps", 2)
+    assert run(distill.main, *argv, "--learning-rate", 1e-9) == 0
+    student, before = (nanospike.load_student(d) for d in (tmp_path / "out", general[1]))
+    assert student.config.num_labels == labels and not student.config.headless
+    name = "encoder.layer.0.output.dense.weight"  # the rest is what general text made of it
+    assert np.allclose(student.parameters()[name], before.parameters()[name], atol=1e-6)
+
+
+def test_a_bert_without_classifier_is_for_general_text_only(general, made, tmp_path, capsys):
+    argv = ("--teacher", general[0], "--corpus", made / "corpus.txt", "--output-dir", tmp_path / "out")
+    assert run(distill.main, *argv) == 2
+    assert "has no labels, opinions needs 2; run finetune first" in capsys.readouterr().err
+    assert run(distill.main, *argv, "--stages", "general", "--task", "sst-2", "--data-dir", made / "data") == 2
+    assert "--task, --data-dir: of no use" in capsys.readouterr().err
 
 
 def test_gap_and_rate_are_what_the_page_says(made):

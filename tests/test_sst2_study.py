@@ -6,6 +6,8 @@ import pytest
 import sst2_study
 from tiny import CORPUS, run, write_sst2, write_teacher
 
+from nanospike import distill
+
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
@@ -13,8 +15,11 @@ def study(tmp_path_factory):
     root = tmp_path_factory.mktemp("study")
     (root / "corpus.txt").write_text(CORPUS, encoding="utf-8")
     teacher = write_teacher(root / "bert", num_hidden_layers=3)
-    argv = ("--teacher", teacher, "--data-dir", write_sst2(root / "data"), "--work", root / "work")
-    argv += ("--corpus", root / "corpus.txt", "--json", root / "table.json", "--batch-size", 5, "--max-steps", 2)
+    argv = ("--teacher", teacher, "--data-dir", write_sst2(root / "data"))
+    general = ("--task", "sst-2", "--stages", "general", "--corpus", root / "corpus.txt", "--time-steps", 2)
+    assert run(distill.main, *argv, *general, "--output-dir", root / "general") == 0
+    argv += ("--work", root / "work", "--general", root / "general", "--json", root / "table.json")
+    argv += ("--batch-size", 5, "--max-steps", 2)
     assert run(sst2_study.main, *argv, "--only", "distilled,few,ann,labels,general") == 0
     return argv, root / "work", json.loads((root / "table.json").read_text())["rows"]
 
@@ -34,8 +39,8 @@ def test_rows_with_seeds_and_what_they_go_on_with(study):
     assert given["init"] == str(work / "distilled-0") and given["stages"] == ["few-steps"] and given["encoders"] == 3
     results = json.loads((work / "distilled-1-corrective" / "eval_results.json").read_text())
     assert results["spikes"] == "corrective" and distilled["seeds"][1]["corrective 4"] == results["spiking"]["4"]
-    stages = [json.loads(x)["stage"] for x in (work / "general-0" / "train_log.jsonl").read_text().splitlines()]
-    assert list(dict.fromkeys(stages)) == ["general", "internal", "prediction"]
+    given = json.loads((work / "general-0" / "training_args.json").read_text())
+    assert given["init"] == str(work.parent / "general") and given["stages"] == ["internal", "prediction"]
 
 
 def test_what_is_done_is_not_done_again(study, capsys):
@@ -46,8 +51,8 @@ def test_what_is_done_is_not_done_again(study, capsys):
     assert "distill ..." not in capsys.readouterr().err
 
 
-def test_a_row_that_needs_a_corpus(study, capsys):
+def test_a_row_that_needs_a_student_of_general_text(study, capsys):
     argv, *_ = study
-    without = [a for i, a in enumerate(argv) if "--corpus" not in (a, argv[i - 1])]
+    without = [a for i, a in enumerate(argv) if "--general" not in (a, argv[i - 1])]
     assert run(sst2_study.main, *without, "--only", "general") == 2
-    assert "--corpus: needed for the row general" in capsys.readouterr().err
+    assert "--general: needed for the row general" in capsys.readouterr().err

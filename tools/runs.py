@@ -14,7 +14,7 @@ from nanospike.config import plain
 from nanospike.tasks import find_task, split_path
 
 TASK = "sst-2"
-PLACES = ("teacher", "model", "data_dir", "work", "corpus", "json")  # options of the studies that are paths
+PLACES = ("teacher", "model", "data_dir", "work", "general", "json")  # options of the studies that are paths
 
 
 def write_part(data_dir, folder, examples):
@@ -73,9 +73,7 @@ def done(out, argv, command="distill"):
 
 def told(options):
     """The options as results keep them: without the paths of one machine."""
-    return {
-        n: v for n, v in plain(options).items() if n not in ("teacher", "model", "data_dir", "work", "corpus", "json")
-    }
+    return {n: v for n, v in plain(options).items() if n not in PLACES}
 
 
 def piped(lines):

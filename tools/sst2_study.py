@@ -1,6 +1,6 @@
 """What each ingredient of training is worth on SST-2: students of 3 encoders, one run of a command for each row.
 
-    python tools/sst2_study.py --teacher DIR --data-dir GLUE/SST-2 --work DIR [--corpus FILE ...] [--only NAME,...]
+    python tools/sst2_study.py --teacher DIR --data-dir GLUE/SST-2 --work DIR [--general DIR] [--only NAME,...]
 
 Nothing in it was chosen on the dev set, which each finished student sees once (at the same time steps with binary and
 with corrective spikes). What is done is not done again, what was interrupted goes on; tools/runs.py has the details.
@@ -22,7 +22,7 @@ from nanospike.train import command
 STEPS = ("2", "4", "8", "16")
 LEARN = "--stages internal,prediction --epochs 1,0.5 --learning-rate 1e-3,3e-4"
 FEW = "--stages few-steps --epochs 0.25 --learning-rate 2e-4"
-PART = 4_000  # training examples of the rows that are compared with a baseline
+PART = 10_000  # training examples of the rows that are compared with a baseline
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Row:
     seeds: tuple = (0,)
     after: str | None = None
     examples: int = 0  # of the training set; 0: all
-    corpus: bool = False
+    general: bool = False
 
 
 ROWS = {
@@ -60,10 +60,7 @@ ROWS = {
         examples=PART,
     ),
     "general": Row(
-        "(d) after a general stage on a corpus",
-        "--stages general,internal,prediction --epochs 1,1,0.5 --learning-rate 1e-3,1e-3,3e-4",
-        examples=PART,
-        corpus=True,
+        "(d) after general distillation: the others begin with the teacher's layers", LEARN, examples=PART, general=True
     ),
     "signed": Row("signed spikes, rates in [-1, 1]", f"{LEARN} --spikes signed", examples=PART),
     "learnt": Row("a learnt threshold per population", f"{LEARN} --thresholds learnt", examples=PART),
@@ -77,7 +74,7 @@ class Study:
     teacher: Path = option("directory of a BERT with the task's classifier")
     data_dir: Path = option("directory of SST-2, or the GLUE directory above it")
     work: Path = option("directory for the students; what is done in it is not done again")
-    corpus: tuple[Path, ...] = option("plain text files for the row with a general stage", ())
+    general: Path | None = option("for the row general: a student of 3 encoders of distill --stages general", None)
     only: tuple[str, ...] = option("names of rows; without it, all", (), choices=tuple(ROWS))
     batch_size: int = option("examples per update", 32)
     max_steps: int = option("most updates per stage; 0: as many as the epochs need", 0)
@@ -85,8 +82,8 @@ class Study:
 
     def __post_init__(self):
         require_at_least(self, batch_size=1, max_steps=0)
-        if "general" in self.only and not self.corpus:
-            raise InputError("--corpus: needed for the row general")
+        if "general" in self.only and not self.general:
+            raise InputError("--general: needed for the row general")
 
 
 def student_of(options, name, seed):
@@ -100,9 +97,9 @@ def train(options, name, seed):
     argv = ["--teacher", options.teacher, "--task", TASK, "--data-dir", data, "--attention", 1, "--seed", seed]
     argv += ["--batch-size", options.batch_size, "--max-steps", options.max_steps, "--time-steps", ",".join(STEPS)]
     argv += ["--cache-dir", options.work / "cache", "--teacher-cache", 9, "--log-every", 100, "--probe-every", 1000]
-    if row.corpus:
-        argv += ["--corpus", *options.corpus]
-    if row.after:
+    if row.general:
+        argv += ["--init", options.general]
+    elif row.after:
         if failure := train(options, row.after, seed):
             return f"{row.after}: {failure}"
         argv += ["--init", student_of(options, row.after, seed)]
@@ -160,7 +157,7 @@ def _percent(value):
 def main(argv=None):
     options = parse(Study, argv, prog="python tools/sst2_study.py")
     rows = {}
-    for name in options.only or [n for n, row in ROWS.items() if options.corpus or not row.corpus]:
+    for name in options.only or [n for n, row in ROWS.items() if options.general or not row.general]:
         failures = [f for seed in ROWS[name].seeds if (f := train(options, name, seed))]
         found = [] if failures else [scores(options, name, seed) for seed in ROWS[name].seeds]
         rows[name] = {"failed": failures[0]} if failures else {"seeds": found, "summary": summary(found)}
