@@ -23,6 +23,7 @@ ORDER = [
     ["student"],
     ["inference", "teaching", "initial"],
     ["glue"],
+    ["distill_options"],
     ["distill", "finetune", "evaluate", "predict"],
 ]
 RANK = {name: row for row, names in enumerate(ORDER) for name in names}
