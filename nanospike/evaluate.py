@@ -60,6 +60,9 @@ class Evaluate:
         "without it, all run to the end",
         None,
     )
+    margin_decay: float = option(
+        "at time step t, a lead of MARGIN / t^DECAY is enough; 1: as the error of a spiking rate falls", 0.0
+    )
 
     def __post_init__(self):
         if self.data_dir is None and self.task != "opinions":
@@ -72,7 +75,9 @@ class Evaluate:
             raise InputError(f"--teacher: cannot be scored on --split {self.split}, which has no labels")
         require_at_least(self, batch_size=1, max_length=3, workers=0)
         if self.margin is not None:
-            require_at_least(self, margin=0)
+            require_at_least(self, margin=0, margin_decay=0)
+        if self.margin_decay and self.margin is None:
+            raise InputError("--margin-decay: without --margin there is nothing that decays")
         if not 0 <= self.initial < 1:
             raise InputError(f"--initial: found {self.initial}, expected at least 0 and below 1")
 
@@ -145,8 +150,8 @@ def predictions(options, task, student, data):
 
 def simulation(options):
     """The options of a spiking run."""
-    given = {name: getattr(options, name) for name in ("drive", "spikes", "initial", "margin", "batch_size")}
-    return given | {"workers": workers_of(options)}
+    names = ("drive", "spikes", "initial", "margin", "margin_decay", "batch_size")
+    return {name: getattr(options, name) for name in names} | {"workers": workers_of(options)}
 
 
 def workers_of(options):

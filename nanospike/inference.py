@@ -127,6 +127,7 @@ def run_student(
     spikes=None,
     initial=None,
     margin=None,
+    margin_decay=0.0,
     batch_size=AT_A_TIME,
     workers=ALONE,
 ):
@@ -139,7 +140,7 @@ def run_student(
     began = time.perf_counter()
     drive, spiking = drive or drive_for(student), student.config.activation != "ann"
     steps = sorted(set(time_steps)) if spiking else []
-    options = {"drive": drive, "spikes": spikes, "initial": initial, "margin": margin}
+    options = {"drive": drive, "spikes": spikes, "initial": initial, "margin": margin, "margin_decay": margin_decay}
     measure = lambda index: _measured(student, collate(data, index, student.device), steps, options)  # noqa: E731
     found = workers.map(measure, in_length_order(data, batch_size)[::-1])  # the longest first: the load is even
     tokens = sum(f["tokens"] for f in found)

@@ -122,21 +122,22 @@ class Student:
 
     def simulate(
         self, input_ids, attention_mask=None, token_type_ids=None, time_steps=64, drive="differential", spikes=None,
-        initial=None, record=(8, 16, 32, 64), margin=None, reset=None,
+        initial=None, record=(8, 16, 32, 64), margin=None, margin_decay=0.0, reset=None,
     ):  # fmt: skip
         """Run `time_steps` steps spike by spike: a simulate.Simulation.
 
         spikes: "binary", "corrective", "signed" (None: the config's); initial: membranes at the start as a fraction
         of v_th (None: 0.5; of leaky neurons, which forget it, how far below v_th they fire: see neuron.levels); record:
-        time steps whose logits are kept, besides the last; margin: an example whose best logit leads by this much at a
-        recorded step stops there (anytime inference; None: all run to the end); reset: "soft", "hard" (None: the
-        config's).
+        time steps whose logits are kept, besides the last; margin: an example whose best logit leads by margin /
+        t^margin_decay at a recorded step t stops there (anytime inference; None: all run to the end); reset: "soft",
+        "hard" (None: the config's).
         """
         network = self._network(*self._checked(input_ids, attention_mask, token_type_ids))
-        return self._simulate(network, time_steps, drive, spikes, initial, record, margin, reset)
+        stop = {"margin": margin, "margin_decay": margin_decay}
+        return self._simulate(network, time_steps, drive, spikes, initial, record, reset, **stop)
 
     def _simulate(
-        self, network, time_steps, drive="differential", spikes=None, initial=None, record=(), margin=None, reset=None
+        self, network, time_steps, drive="differential", spikes=None, initial=None, record=(), reset=None, **stop
     ):
         config = self.config
         if config.activation == "ann":
@@ -151,7 +152,7 @@ class Student:
             thresholds=spiking_bert.thresholds(self.tree),
             time_steps=time_steps,
         )
-        return simulate(network, neurons, last=network.last, time_steps=time_steps, record=record, margin=margin)
+        return simulate(network, neurons, last=network.last, time_steps=time_steps, record=record, **stop)
 
     def _check_targets(self, shape, out, temperature):
         """InputError unless a teacher's output has the shapes that the losses need."""

@@ -18,6 +18,7 @@ def test_an_example_stops_at_its_first_clear_decision():
     }
     final, taken = stopped(logits, 1.0)
     assert taken.tolist() == [1, 2, 4] and final.argmax(axis=1).tolist() == [1, 0, 0]
+    assert stopped(logits, 2.4, decay=1.0)[1].tolist() == [2, 2, 4]  # leads of 2.4, 1.2, 0.6 are enough
 
 
 def test_the_margin_loses_at_most_what_is_allowed():
@@ -41,6 +42,7 @@ def test_the_tool(tmp_path, capsys):
     assert run(anytime_study.main, *argv) == 0
     assert "(chosen)" in capsys.readouterr().out
     found = json.loads((tmp_path / "out.json").read_text())
+    assert found["error"]["4"] == 0 < found["error"]["1"] and set(found["error"]) == {"1", "2", "3", "4"}
     for lines in found["curves"].values():
         steps = [line["time_steps"] for line in lines]
         assert steps[0] == 4 and steps[1:] == sorted(steps[1:]) and all(0 <= line["score"] <= 1 for line in lines)

@@ -258,6 +258,8 @@ def test_nonsense_that_distill_refuses(argv, said, capsys):
         (["--batch-size", "-2"], "--batch-size: found -2, expected at least 1"),
         (["--initial", "1"], "--initial: found 1.0, expected at least 0 and below 1"),
         (["--split", "test"], "--output-dir: needed for the predictions of --split test"),
+        (["--margin-decay", "1"], "--margin-decay: without --margin there is nothing that decays"),
+        (["--margin", "1", "--margin-decay", "-1"], "--margin-decay: found -1.0, expected at least 0"),
     ],
 )
 def test_nonsense_that_evaluate_refuses(argv, said, capsys):

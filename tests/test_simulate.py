@@ -224,16 +224,17 @@ def test_wide_student_is_not_degenerate():
 
 
 @pytest.mark.parametrize("loop", [None, "full", "cls", "lateral and looped"])
+@pytest.mark.parametrize("decay", [0.0, 0.5])
 @pytest.mark.parametrize("spikes", ["binary", "corrective"])
-def test_examples_that_have_decided_leave_the_batch_and_change_nothing_for_the_others(spikes, loop, xp, device):
+def test_examples_that_have_decided_leave_the_batch_and_change_nothing_for_the_others(spikes, decay, loop, xp, device):
     student = random_student(12, device=device, **LOOPS.get(loop, {}))
     inputs = random_batch(13, (5, 3, 4, 2, 5, 1), device=device)
     steps = [2, 4, 8, 16]
     options = {"time_steps": 16, "spikes": spikes, "record": steps}
     full = student.simulate(*inputs, **options)
-    margins = {t: np.sort(to_host(full.logits[t]), axis=1)[:, -2:] @ [-1, 1] for t in steps}
-    margin = float(np.median(np.concatenate(list(margins.values()))))
-    run = student.simulate(*inputs, margin=margin, **options)
+    margins = {t: np.sort(to_host(full.logits[t]), axis=1)[:, -2:] @ [-1, 1] * t**decay for t in steps}
+    margin = float(np.max(margins[2])) * (1 - 1e-12)  # some stop at once, others later
+    run = student.simulate(*inputs, margin=margin, margin_decay=decay, **options)
     stops = [next((t for t in steps if margins[t][i] >= margin), 16) for i in range(6)]
     assert run.steps.tolist() == stops and len(set(stops)) > 1  # else this shows nothing
     assert full.steps.tolist() == [16] * 6

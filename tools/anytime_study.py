@@ -2,9 +2,11 @@
 
     python tools/anytime_study.py --data-dir GLUE/SST-2 [--model DIR] [--examples 2000] [--json OUT]
 
-An example stops at the first time step at which its best logit leads by the margin, at the last one in any case. The
-margin is the one of MARGINS that needs the fewest steps on the training examples while it loses at most --loss of
-their accuracy at the last step; the dev set then is scored with it, and with all others for the curve.
+An example stops at the first time step t at which its best logit leads by margin / t^decay, at the last one in any
+case. The margin is the one of MARGINS that needs the fewest steps on the training examples while it loses at most
+--loss of their accuracy at the last step; the dev set then is scored with it, and with all others for the curve.
+"error" in the results is what the decay should follow: the root mean square of the lead's distance from its value at
+the last step, on the training examples.
 """
 
 import sys
@@ -25,7 +27,7 @@ from nanospike.text import encode, load_tokenizer
 from nanospike.train import command
 from nanospike.workers import Workers
 
-MARGINS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
+MARGINS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,28 +40,38 @@ class Anytime:
     examples: int = option("training examples, the first of a fixed permutation", 2000)
     time_steps: int = option("most time steps", 16)
     spikes: str | None = option("what a neuron may emit; without it, what the student says", None, choices=SPIKES)
-    loss: float = option("accuracy that may be lost on the training examples, as a fraction", 0.003)
+    margin_decay: float = option("at time step t the margin is divided by t^DECAY", 1.0)
+    loss: float = option(
+        "accuracy that may be lost on the training examples, as a fraction: less than on others, which are harder",
+        0.001,
+    )
     json: Path | None = option("file to write the curves to", None)
 
     def __post_init__(self):
-        require_at_least(self, examples=1, time_steps=1, loss=0)
+        require_at_least(self, examples=1, time_steps=1, margin_decay=0, loss=0)
 
 
-def stopped(logits, margin):
+def stopped(logits, margin, decay=0.0):
     """(logits (n, C) of each example at its stop, the steps (n,) that it took), from {time step: logits}."""
     last = max(logits)
     final, taken = logits[last].copy(), np.full(len(logits[last]), last)
     for t in sorted(logits, reverse=True):
-        stop = decided(logits[t], margin)
+        stop = decided(logits[t], margin / t**decay)
         final[stop], taken[stop] = logits[t][stop], t
     return final, taken
 
 
-def curve(task, logits, labels):
+def errors(logits):
+    """{time step: root mean square of the lead's distance from its value at the last step} of logits (n, C)."""
+    lead = {t: np.sort(v, axis=1)[:, -2:] @ [-1, 1] for t, v in logits.items()}
+    return {str(t): float(np.sqrt(np.mean((v - lead[max(lead)]) ** 2))) for t, v in lead.items()}
+
+
+def curve(task, logits, labels, decay):
     """[{margin, time_steps (mean), score}] from {time step: logits}; margin None: all run to the last step."""
     lines = [{"margin": None, "time_steps": float(max(logits)), "score": score(task, logits[max(logits)], labels)}]
     for margin in MARGINS:
-        final, taken = stopped(logits, margin)
+        final, taken = stopped(logits, margin, decay)
         lines.append({"margin": margin, "time_steps": float(taken.mean()), "score": score(task, final, labels)})
     return lines
 
@@ -83,14 +95,15 @@ def main(argv=None):
         raise InputError(f"--task {task.name}: a regression never decides")
     student = load_student(options.model or bundled("student"))
     tokenizer = load_tokenizer(options.model or bundled("student"))
-    curves = {}
+    curves, error = {}, {}
     for split, number in (("train", options.examples), ("dev", None)):
         texts, labels = part(read_split(task, options.data_dir, split), number)
         data = encode(tokenizer, texts, student.config.max_position_embeddings)
         steps = range(1, options.time_steps + 1)
         logits, _ = run_student(student, data, steps, spikes=options.spikes, workers=Workers(0))
         logits.pop("equilibrium")
-        curves[split] = curve(task, logits, labels)
+        error[split] = errors(logits)
+        curves[split] = curve(task, logits, labels, options.margin_decay)
     margin = chosen(curves["train"], options.loss)
     lines = [["margin", "mean T, training", f"{task.metric}, training", "mean T, dev", f"{task.metric}, dev"]]
     for train, dev in zip(curves["train"], curves["dev"], strict=True):
@@ -99,7 +112,9 @@ def main(argv=None):
         lines.append([name + (" (chosen)" if train["margin"] == margin else ""), *cells])
     print(piped(lines))
     if options.json:
-        write_json(options.json, {"options": told(options), "chosen": margin, "curves": curves})
+        write_json(
+            options.json, {"options": told(options), "chosen": margin, "error": error["train"], "curves": curves}
+        )
 
 
 if __name__ == "__main__":
