@@ -241,7 +241,8 @@ def init_student(config, teacher=None, seed=0, device="cpu", dtype="float32", la
 
     With a teacher of the same sizes it starts from the teacher's embeddings and layers (encoder l from layer l M / N,
     or layer_map's); without one, or with a warning if the sizes differ, from normal numbers of initializer_range, as
-    BERT does. distill_map, as wide as the teacher, starts as the identity, what returns at the scale feedback_gain.
+    BERT does. Where no rate is clipped it computes what these layers do, at any v_th. distill_map, as wide as the
+    teacher, starts as v_th times the identity, what returns at the scale feedback_gain.
     """
     kind, values = float_dtype(dtype), dict(config)
     if teacher is not None and values.get("teacher_hidden_size") is None:
@@ -281,7 +282,7 @@ def with_fresh_classifier(student, labels, seed=0):
 
 def _fresh(name, shape, config, rng):
     if name == "distill_map.weight":
-        return np.eye(*shape)
+        return _threshold(config) * np.eye(*shape)
     if name.startswith(("feedback.", "lateral.")):
         return recurrence.fresh(name, shape, config.feedback_gain, rng)
     if name.endswith("bias"):
@@ -318,4 +319,30 @@ def _from_teacher(config, teacher, layer_map):
     tensors[segments] = tensors[segments][: config.type_vocab_size]
     if "pooler" not in teacher.tree and "classifier" in teacher.tree and theirs.num_labels == config.num_labels:
         tensors |= {n: v for n, v in teacher.parameters().items() if n.startswith("classifier.")}
-    return {n: to_device(v, "cpu") for n, v in tensors.items()}
+    return {n: _at_threshold(n, to_device(v, "cpu"), _threshold(config)) for n, v in tensors.items()}
+
+
+# Powers of v_th with which a teacher's weights and biases become a student's: its neurons send I / v_th instead of I.
+# Query: scores are of a rate of the key. The two dense outputs are added to the rates of the layer before, and
+# normalised: both at the scale 1 / v_th. All others read rates, and make currents of the teacher's scale.
+AT_THRESHOLD = {
+    "attention.self.query": (2, 1),
+    "attention.self.key": (1, 0),
+    "attention.self.value": (1, 0),
+    "attention.output.dense": (1, -1),
+    "intermediate.dense": (1, 0),
+    "output.dense": (0, -1),
+    "classifier": (1, 0),
+}
+
+
+def _threshold(config):
+    return 1 if config.activation == "ann" else config.v_th
+
+
+def _at_threshold(name, tensor, v_th):
+    """The tensor of a student that computes what the teacher's layers do, wherever no rate is clipped."""
+    layer, _, kind = name.rpartition(".")
+    layer = layer.split(".", 3)[3] if layer.startswith("encoder.") else layer
+    weight, bias = AT_THRESHOLD.get(layer, (0, 0))
+    return tensor * tensor.dtype.type(v_th ** (weight if kind == "weight" else bias)) if v_th != 1 else tensor

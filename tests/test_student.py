@@ -28,6 +28,22 @@ def test_from_a_teacher_it_starts_with_the_mapped_layers():
         assert np.array_equal(student.parameters()["distill_map.weight"], np.eye(8))
 
 
+def test_at_any_threshold_it_starts_with_what_the_teachers_layers_compute():
+    """Signed neurons with a threshold that no current reaches clip nothing: they send I / v_th."""
+    teacher, inputs, v_th = random_teacher(3), random_batch(0), 40.0
+    del teacher.tree["pooler"]
+    student = nanospike.init_student(
+        asdict(teacher.config) | {"spikes": "signed", "v_th": v_th}, teacher, dtype="float64"
+    )
+    found, expected = student.equilibrium(*inputs), teacher(*inputs)
+    for mine, theirs in zip(found.hidden_states, expected.hidden_states, strict=True):
+        np.testing.assert_allclose(v_th * mine, theirs, atol=1e-8)
+    for mine, theirs in zip(found.attention_scores, expected.attention_scores, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-8)
+    np.testing.assert_allclose(found.logits, expected.logits, atol=1e-8)
+    assert np.array_equal(student.parameters()["distill_map.weight"], v_th * np.eye(8))
+
+
 def test_a_teacher_of_another_size_gives_a_map_to_its_width_and_a_warning():
     teacher = random_teacher(0, hidden_size=12)
     with pytest.warns(UserWarning, match="random weights.*hidden_size 8 for 12"):

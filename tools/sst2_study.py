@@ -62,7 +62,9 @@ ROWS = {
     "general": Row(
         "(d) after general distillation: the others begin with the teacher's layers", LEARN, examples=PART, general=True
     ),
-    "signed": Row("signed spikes, rates in [-1, 1]", f"{LEARN} --spikes signed", examples=PART),
+    "signed": Row("signed spikes, rates in [-1, 1]", f"{LEARN} --spikes signed", seeds=(0, 1, 2)),
+    "part-signed": Row("signed spikes", f"{LEARN} --spikes signed", examples=PART),
+    "part-signed-2": Row("signed spikes, a threshold of 2", f"{LEARN} --spikes signed --v-th 2", examples=PART),
     "learnt": Row("a learnt threshold per population", f"{LEARN} --thresholds learnt", examples=PART),
 }
 
