@@ -22,7 +22,7 @@ from nanospike.train import command
 STEPS = ("2", "4", "8", "16")
 LEARN = "--stages internal,prediction --epochs 1,0.5 --learning-rate 1e-3,3e-4"
 FEW = "--stages few-steps --epochs 0.25 --learning-rate 2e-4"
-PART = 10_000  # training examples of the rows that are compared with a baseline
+PART = 4_000  # training examples of the rows that are compared with a baseline
 
 
 @dataclass(frozen=True)
