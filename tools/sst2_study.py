@@ -63,6 +63,7 @@ ROWS = {
         "(d) after general distillation: the others begin with the teacher's layers", LEARN, examples=PART, general=True
     ),
     "signed": Row("signed spikes, rates in [-1, 1]", f"{LEARN} --spikes signed", seeds=(0, 1, 2)),
+    "few-signed": Row("then a quarter of few-steps, T = 4", f"{FEW} --spikes signed", after="signed"),
     "part-signed": Row("signed spikes", f"{LEARN} --spikes signed", examples=PART),
     "part-signed-2": Row("signed spikes, a threshold of 2", f"{LEARN} --spikes signed --v-th 2", examples=PART),
     "learnt": Row("a learnt threshold per population", f"{LEARN} --thresholds learnt", examples=PART),
