@@ -2,10 +2,11 @@
 
 from .backend import to_device, to_host
 from .config import InputError
+from .fresh import init_student
 from .inference import predict
 from .models import load_teacher
 from .solve import solve_adjoint
-from .student import init_student, load_student
+from .student import load_student
 
 __version__ = "0.1.0"
 __all__ = [

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from .checkpoint import read_json
 from .config import InputError, StudentConfig, flag, read_config
-from .student import Student, init_student, load_student, with_fresh_classifier, with_thresholds
+from .fresh import init_student, with_fresh_classifier, with_thresholds
+from .student import Student, load_student
 
 FRESH = ("teacher", "random")  # values of --init that are no directory of a student
 LOOP = ("feedback", "feedback_rank", "feedback_from", "looped", "lateral")
