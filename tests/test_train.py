@@ -405,6 +405,7 @@ def test_ten_steps_of_distillation_fall(variant, places, tmp_path):
 def test_lateral_weights_stay_inhibiting_and_resume(places, tmp_path, monkeypatch):
     done, stopped = tmp_path / "whole", tmp_path / "stopped"
     argv = [a for a in distill_argv(places, "out", "--lateral") if a != "--feedback"]
+    argv += ["--learning-rate", "1e-2"]  # some weights then arrive at 0
     assert run(distill.main, *argv, "--output-dir", done) == 0
     with monkeypatch.context() as patch:
         interrupt(patch, 6)
