@@ -95,14 +95,14 @@ def main(argv=None):
         raise InputError(f"--task {task.name}: a regression never decides")
     student = load_student(options.model or bundled("student"))
     tokenizer = load_tokenizer(options.model or bundled("student"))
-    curves, error = {}, {}
+    curves, error = {}, None
     for split, number in (("train", options.examples), ("dev", None)):
         texts, labels = part(read_split(task, options.data_dir, split), number)
         data = encode(tokenizer, texts, student.config.max_position_embeddings)
         steps = range(1, options.time_steps + 1)
         logits, _ = run_student(student, data, steps, spikes=options.spikes, workers=Workers(0))
         logits.pop("equilibrium")
-        error[split] = errors(logits)
+        error = error or errors(logits)  # of the training examples, which come first
         curves[split] = curve(task, logits, labels, options.margin_decay)
     margin = chosen(curves["train"], options.loss)
     lines = [["margin", "mean T, training", f"{task.metric}, training", "mean T, dev", f"{task.metric}, dev"]]
@@ -112,9 +112,7 @@ def main(argv=None):
         lines.append([name + (" (chosen)" if train["margin"] == margin else ""), *cells])
     print(piped(lines))
     if options.json:
-        write_json(
-            options.json, {"options": told(options), "chosen": margin, "error": error["train"], "curves": curves}
-        )
+        write_json(options.json, {"options": told(options), "chosen": margin, "error": error, "curves": curves})
 
 
 if __name__ == "__main__":
