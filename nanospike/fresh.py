@@ -60,14 +60,22 @@ def with_thresholds(student):
     return Student(student.config, tree, student.device, student.directory, student.raw_config)
 
 
-def with_fresh_classifier(student, labels, seed=0):
-    """The student with an untrained classifier of `labels` outputs in place of its own."""
-    config, rng = replace(student.config, num_labels=labels), np.random.default_rng(seed)
-    like = student.tree["distill_map"]["bias"]
-    shapes = {n: s for n, s in spiking_bert.parameter_shapes(config).items() if n.startswith("classifier.")}
-    fresh = {n: _fresh(n, shape, config, rng) for n, shape in shapes.items()}
-    tree = student.tree | nest(placed(fresh, student.device, like.dtype))
-    return Student(config, tree, student.device, student.directory, student.raw_config)
+def with_classifier(student, teacher, seed=0):
+    """The student with a classifier of the teacher's labels in place of its own.
+
+    It starts as the teacher's behind distill_map, which makes the teacher's hidden states of the student's; untrained
+    where the teacher has a pooler between the two.
+    """
+    config, rng = replace(student.config, num_labels=teacher.config.num_labels), np.random.default_rng(seed)
+    like, own = student.tree["distill_map"]["bias"], student.tree["distill_map"]
+    if "pooler" in teacher.tree:
+        shapes = {n: s for n, s in spiking_bert.parameter_shapes(config).items() if n.startswith("classifier.")}
+        tensors = placed({n: _fresh(n, s, config, rng) for n, s in shapes.items()}, student.device, like.dtype)
+    else:
+        theirs = {n: v.astype(like.dtype) for n, v in teacher.tree["classifier"].items()}
+        weight, bias = theirs["weight"] @ own["weight"], theirs["weight"] @ own["bias"] + theirs["bias"]
+        tensors = {"classifier.weight": weight, "classifier.bias": bias}
+    return Student(config, student.tree | nest(tensors), student.device, student.directory, student.raw_config)
 
 
 def _fresh(name, shape, config, rng):

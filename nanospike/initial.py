@@ -5,7 +5,7 @@ from pathlib import Path
 
 from .checkpoint import read_json
 from .config import InputError, StudentConfig, flag, read_config
-from .fresh import init_student, with_fresh_classifier, with_thresholds
+from .fresh import init_student, with_classifier, with_thresholds
 from .student import Student, load_student
 
 FRESH = ("teacher", "random")  # values of --init that are no directory of a student
@@ -55,7 +55,7 @@ def as_given_student(options):
 def initial_student(options, teacher, task, headless=False):
     """The student of options that are resolved (distill.resolved), before its first update.
 
-    headless: the run trains no classifier; a student that was made so gets a fresh one for the task.
+    headless: the run trains no classifier; a student that was made so starts with the teacher's.
     """
     if options.init in FRESH:
         of_teacher = teacher if options.init == "teacher" else None
@@ -70,15 +70,15 @@ def initial_student(options, teacher, task, headless=False):
 
 def _given(options, teacher, task, headless):
     student = load_student(options.init, options.device)
-    if student.config.headless and not headless:
-        student = with_fresh_classifier(student, task.num_labels, options.seed)
-    config = replace(student.config, spikes=options.spikes, headless=headless)
+    config, headed = student.config, student.config.headless and not headless
     width = config.teacher_hidden_size or config.hidden_size
     for what, found, expected in (
-        ("labels", config.num_labels, task.num_labels),
+        ("labels", task.num_labels if headed else config.num_labels, task.num_labels),
         ("word pieces", config.vocab_size, teacher.config.vocab_size),
         ("outputs of distill_map", width, teacher.config.hidden_size),
     ):
         if found != expected:
             raise InputError(f"--init {options.init}: has {found} {what}, the task and the teacher need {expected}")
+    student = with_classifier(student, teacher, options.seed) if headed else student
+    config = replace(student.config, spikes=options.spikes, headless=headless)
     return Student(config, student.tree, student.device, student.directory, student.raw_config)

@@ -315,9 +315,9 @@ def test_a_student_of_general_text_has_no_task(general, capsys):
 
 @pytest.mark.parametrize("labels", [1, 3])
 def test_a_student_of_general_text_goes_on_with_any_task(general, made, tmp_path, labels):
-    bert = nanospike.load_teacher(general[0])
+    bert = with_classifier(nanospike.load_teacher(general[0]), labels, 0)
     task, column, values = {1: ("sts-b", "score", "1.5"), 3: ("mnli", "gold_label", "neutral")}[labels]
-    with_classifier(bert, labels, 0).save(tmp_path / "teacher")
+    bert.save(tmp_path / "teacher")
     shutil.copyfile(made / "teacher" / "tokenizer.json", tmp_path / "teacher" / "tokenizer.json")
     for name in ("train", "dev", "dev_matched"):
         rows = "".join(f"good\tbad\t{v}\n" for v in (values, "4.5" if labels == 1 else "entailment"))
@@ -327,8 +327,12 @@ def test_a_student_of_general_text_goes_on_with_any_task(general, made, tmp_path
     assert run(distill.main, *argv, "--learning-rate", 1e-9) == 0
     student, before = (nanospike.load_student(d) for d in (tmp_path / "out", general[1]))
     assert student.config.num_labels == labels and not student.config.headless
-    name = "encoder.layer.0.output.dense.weight"  # the rest is what general text made of it
-    assert np.allclose(student.parameters()[name], before.parameters()[name], atol=1e-6)
+    own, theirs = student.parameters(), before.parameters()
+    name = "encoder.layer.0.output.dense.weight"  # what general text made of it
+    assert np.allclose(own[name], theirs[name], atol=1e-6)
+    weight, bias = (bert.parameters()[f"classifier.{kind}"] for kind in ("weight", "bias"))
+    assert np.allclose(own["classifier.weight"], weight @ theirs["distill_map.weight"], atol=1e-6)
+    assert np.allclose(own["classifier.bias"], weight @ theirs["distill_map.bias"] + bias, atol=1e-6)
 
 
 def test_a_bert_without_classifier_is_for_general_text_only(general, made, tmp_path, capsys):

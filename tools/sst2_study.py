@@ -22,7 +22,7 @@ from nanospike.train import command
 STEPS = ("2", "4", "8", "16")
 LEARN = "--stages internal,prediction --epochs 1,0.5 --learning-rate 1e-3,3e-4"
 FEW = "--stages few-steps --epochs 0.25 --learning-rate 2e-4"
-PART = 4_000  # training examples of the rows that are compared with a baseline
+PART = 10_000  # training examples of the rows that are compared with a baseline
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ ROWS = {
     ),
     "few-corrective": Row("as few, trained with corrective spikes", f"{FEW} --spikes corrective", after="distilled"),
     "few-learnt": Row("as few, a learnt threshold per population", f"{FEW} --thresholds learnt", after="distilled"),
-    "6": Row("6 encoders", f"{LEARN} --encoders 6"),
+    "6": Row("6 encoders, signed spikes", f"{LEARN} --encoders 6 --spikes signed"),
     "part": Row("distilled on a part of the examples, for comparison with the rows below", LEARN, examples=PART),
     "ann": Row("(a) an ordinary BERT of the student's size", f"{LEARN} --student ann", examples=PART),
     "published": Row(
@@ -60,7 +60,7 @@ ROWS = {
         examples=PART,
     ),
     "general": Row(
-        "(d) after general distillation: the others begin with the teacher's layers", LEARN, examples=PART, general=True
+        "(d) after general distillation of the BERT before its fine-tuning", LEARN, examples=PART, general=True
     ),
     "signed": Row("signed spikes, rates in [-1, 1]", f"{LEARN} --spikes signed", seeds=(0, 1, 2)),
     "few-signed": Row("then a quarter of few-steps, T = 4", f"{FEW} --spikes signed", after="signed"),
