@@ -74,7 +74,7 @@ class Population:
 
 
 class Neurons:
-    """The state of all populations, and the `fire` that advances each by one time step when its current arrives.
+    """The state of all populations, a `fire` that advances each by one time step when its current arrives.
 
     thresholds: {population: array} of those that do not fire at v_th. What a population sends is overwritten at its
     next step: the neurons allocate nothing per step.
@@ -95,8 +95,7 @@ class Neurons:
             raise InputError(f"reset hard: for the instant drive and binary spikes, found {drive} and {spikes}")
         self.v_th, self.leak, self.spikes, self.initial, self.reset = v_th, leak, spikes, initial, reset
         self.thresholds, self.time_steps = thresholds or {}, time_steps
-        self.fire = self._differential if drive == "differential" else self._instant
-        self.step, self.norm, self.populations = 0, 0.0, {}
+        self.drive, self.step, self.norm, self.populations = drive, 0, 0.0, {}
 
     def advance(self):
         """Begin the next time step."""
@@ -110,7 +109,8 @@ class Neurons:
         if state is None:
             state = Population(current, start, self.time_steps, self.spikes != "binary", self.leak != 1)
             self.populations[population] = state
-        self.fire(state, current, v_th, {"spikes": self.spikes, "upper": upper, "lower": lower, "out": state.emitted})
+        fire = self._differential if self.drive == "differential" else self._instant
+        fire(state, current, v_th, {"spikes": self.spikes, "upper": upper, "lower": lower, "out": state.emitted})
         return state.sent, None
 
     def _differential(self, state, current, v_th, options):

@@ -1,5 +1,6 @@
 """The student spike by spike: definitions, convergence to the equilibrium, options."""
 
+import gc
 import tracemalloc
 
 import numpy as np
@@ -9,7 +10,7 @@ from models import LOOPS, SHAPE, random_batch, random_student
 from nanospike import neuron, spiking_bert
 from nanospike.backend import to_device, to_host
 from nanospike.config import InputError
-from nanospike.simulate import Neurons, gap
+from nanospike.simulate import Neurons, Population, gap
 
 
 def wide_student(feedback=False, seed=0, **changes):
@@ -286,3 +287,15 @@ def test_more_steps_than_a_short_integer_holds():
         neurons.advance()
         neurons("n", np.ones((1, 1, 1)))
     assert neurons.rate("n") == 1
+
+
+def test_the_state_of_a_simulation_goes_when_it_ends():
+    """Not when the garbage collector comes, which sees few objects and none of their size."""
+    student, inputs = random_student(), random_batch()
+    gc.collect()
+    gc.disable()
+    try:
+        student.simulate(*inputs, time_steps=2)
+        assert not [o for o in gc.get_objects() if isinstance(o, Population)]
+    finally:
+        gc.enable()
