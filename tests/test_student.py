@@ -13,6 +13,7 @@ from nanospike import solve, spiking_bert
 from nanospike.backend import to_host
 from nanospike.bert import TeacherOutput
 from nanospike.config import InputError
+from nanospike.fresh import with_classifier
 from nanospike.simulate import gap
 from nanospike.tree import RowSum, dense_gradients, leaves
 
@@ -26,6 +27,12 @@ def test_from_a_teacher_it_starts_with_the_mapped_layers():
             mine, theirs = student.parameters()[name.format(i)], teacher.parameters()[name.format(layer - 1)]
             assert np.array_equal(mine, theirs) and mine is not theirs
         assert np.array_equal(student.parameters()["distill_map.weight"], np.eye(8))
+
+
+def test_a_classifier_behind_a_pooler_does_not_start_a_students():
+    own = with_classifier(random_student(num_labels=2), random_teacher(labels=3)).parameters()
+    assert own["classifier.weight"].shape == (3, SHAPE.hidden_size) and own["classifier.weight"].any()
+    assert own["classifier.bias"].shape == (3,) and not own["classifier.bias"].any()
 
 
 def test_at_any_threshold_it_starts_with_what_the_teachers_layers_compute():
