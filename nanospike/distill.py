@@ -15,12 +15,12 @@ from .corpus import read_corpus
 from .distill_options import Distill
 from .glue import run_tasks
 from .inference import bundled, evaluate_student, nested, peak_memory_mb, run_student, table, with_teacher
-from .initial import as_given_student, initial_student
+from .initial import initial_student, with_student
 from .loss import teacher_layers
 from .models import load_teacher
 from .report import write_report
 from .solve import adjoint_methods
-from .tasks import find_task, read_splits, training_texts
+from .tasks import find_task, read_splits, require_label_order, training_texts
 from .teaching import cache_of, stages_of
 from .text import Encoded, encode_splits, load_tokenizer, require_segments, save_tokenizer
 from .train import Run, begin, command, require_startable
@@ -30,7 +30,7 @@ GENERAL_TEXTS = 64  # of the corpus, evenly spread, on which a student without a
 
 def resolved(options, teacher):
     """The options with what was left open filled in, as they are printed, saved and compared on --resume."""
-    options = as_given_student(options)
+    options = with_student(options)
     encoders = options.encoders or teacher.config.num_hidden_layers
     drive = options.drive or ("differential" if options.leak == 1 else "instant")
     data_dir = None if headless(options, teacher) else options.data_dir or bundled("text")
@@ -51,6 +51,8 @@ def require_usable(options, teacher, task):
     if labels != task.num_labels and not headless(options, teacher):
         needed = f"{task.name} needs {task.num_labels}; run finetune first"
         raise InputError(f"--teacher {teacher.directory}: has {labels} labels, {needed}")
+    if not headless(options, teacher):
+        require_label_order(teacher.raw_config, task, f"--teacher {teacher.directory}")
     teacher_layers(options.encoders, teacher.config.num_hidden_layers, options.layer_map)
     if options.looped and options.encoders > 2:
         raise InputError(f"--looped: the teacher has {options.encoders} encoders; give --encoders 1 or 2")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .config import CHOICES, InputError, flag, option, require_at_least
 from .glue import TASK_HELP
-from .initial import FRESH
+from .initial import FRESH, NEURONS
 from .monitor import PROBE_STEPS
 from .neuron import SPIKES
 from .simulate import DRIVES
@@ -15,6 +15,7 @@ from .teaching import loss_terms
 from .train import TrainingOptions
 
 WITHOUT_TOLERANCE = ("one-step", "spide")  # adjoint solvers that do what they do, whatever the residual
+OPEN = "; without it, {} or what the student of --init has"
 STAGES = ("general", "internal", "prediction", "few-steps")
 STAGE_EPOCHS = {"general": 1.0, "internal": 3.0, "prediction": 2.0, "few-steps": 0.5}
 STAGE_LEARNING_RATES = {"general": 1e-3, "internal": 1e-3, "prediction": 3e-4, "few-steps": 2e-4}
@@ -53,8 +54,10 @@ class Distill(TrainingOptions):
     layer_map: tuple[int, ...] = option(
         "the teacher's layer (from 1) for each of the student's; without it, evenly", ()
     )
-    student: str = option(
-        "ann: an ordinary BERT of the same size, as a baseline", "spiking", choices=("spiking", "ann")
+    student: str | None = option(
+        "spiking, or ann: an ordinary BERT of the same size, as a baseline" + OPEN.format("spiking"),
+        None,
+        choices=CHOICES["activation"],
     )
     feedback: bool = option("feed the last encoder's rates back to the embedding neurons", False)
     feedback_rank: int = option("rank of the feedback weight; 0: a full matrix", 0)
@@ -64,11 +67,13 @@ class Distill(TrainingOptions):
     )  # fmt: skip
     looped: bool = option("one or two encoders over and over, their output fed back until it is their input", False)
     lateral: bool = option("let the last encoder's output neurons inhibit one another", False)
-    v_th: float = option("firing threshold, in units of the current", 1.0)
-    leak: float = option("membrane's factor per time step: 1 is IF, below 1 LIF", 1.0)
-    spikes: str = option("what a neuron may emit", "binary", choices=SPIKES)
-    thresholds: str = option(
-        "fixed: all at --v-th; learnt: one per population, from there on", "fixed", choices=("fixed", "learnt")
+    v_th: float | None = option("firing threshold, in units of the current" + OPEN.format("1"), None)
+    leak: float | None = option("membrane's factor per time step: 1 is IF, below 1 LIF" + OPEN.format("1"), None)
+    spikes: str | None = option("what a neuron may emit" + OPEN.format("binary"), None, choices=SPIKES)
+    thresholds: str | None = option(
+        "fixed: all at --v-th; learnt: one per population, from there on" + OPEN.format("fixed"),
+        None,
+        choices=("fixed", "learnt"),
     )
     epochs: tuple[float, ...] = option(
         "passes over the data, one value or one per stage; without it, 1 general, 3 internal, 2 prediction, 0.5 "
@@ -147,7 +152,7 @@ class Distill(TrainingOptions):
         require_at_least(self, teacher_cache=0, jacobian_penalty=0, feedback_rank=0, adjoint_rtol=0)
         if not 0 < self.temperature < math.inf:
             raise InputError(f"--temperature: found {self.temperature}, expected above 0")
-        if self.drive == "differential" and self.leak != 1:
+        if self.drive == "differential" and self.leak not in (None, 1):
             raise InputError(f"--drive differential: for neurons without a leak, found --leak {self.leak}; use instant")
         self._require_effect()
 
@@ -158,9 +163,8 @@ class Distill(TrainingOptions):
     def _require_effect(self):
         """InputError for an option that would do nothing in this run."""
         if self.student == "ann":
-            neurons = {"v_th": 1.0, "leak": 1.0, "spikes": "binary", "drive": None, "forward": "equilibrium"}
-            neurons |= {"thresholds": "fixed"}
-            if given := [flag(n) for n, default in neurons.items() if getattr(self, n) != default]:
+            neurons = NEURONS | {"thresholds": "fixed", "drive": None, "forward": "equilibrium"}
+            if given := [flag(n) for n, default in neurons.items() if getattr(self, n) not in (None, default)]:
                 raise InputError(f"{', '.join(given)}: an ann student has no spiking neurons")
             if "few-steps" in self.stages:
                 raise InputError("--stages few-steps: an ann student has no spiking neurons")

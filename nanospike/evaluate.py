@@ -1,11 +1,12 @@
 """python -m nanospike.evaluate: score a student at equilibrium and spike by spike, or label a test file."""
 
 import sys
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .checkpoint import require_empty, write_json
-from .config import InputError, option, parse, plain, require_at_least
+from .config import InputError, flag, option, parse, plain, require_at_least
 from .glue import TASK_HELP, run_tasks
 from .inference import (
     AT_A_TIME,
@@ -22,7 +23,7 @@ from .models import load_teacher
 from .neuron import SPIKES
 from .simulate import DRIVES
 from .student import load_student
-from .tasks import SPLITS, find_task, read_splits, write_predictions
+from .tasks import SPLITS, find_task, read_splits, require_label_order, write_predictions
 from .text import encode, load_tokenizer, require_segments
 from .train import announce, command
 from .workers import WORKERS_HELP, Workers
@@ -93,12 +94,19 @@ def prepare(options):
         **neuron_options(options, student),
     )
     require_head(student)
+    require_label_order(student.raw_config, task, f"--model {options.model}")
     if student.config.num_labels != task.num_labels:
         found = student.config.num_labels
         raise InputError(f"--model {options.model}: has {found} labels, {task.name} needs {task.num_labels}")
     teacher = load_teacher(options.teacher, options.device) if options.teacher else None
     if teacher and (teacher.config.num_labels != task.num_labels or "classifier" not in teacher.tree):
         raise InputError(f"--teacher {options.teacher}: no classifier with the {task.num_labels} labels of {task.name}")
+    if teacher:
+        require_label_order(teacher.raw_config, task, f"--teacher {options.teacher}")
+    if options.margin is not None and not task.labels:
+        warnings.warn(
+            f"--margin: {task.name} is a regression, without a decision: every text runs to the end", stacklevel=2
+        )
     splits = read_splits(task, options.data_dir, options.split, need_labels=not is_test(options.split))
     data = {name: encoded(options, student, examples) for name, examples in splits.items()}
     theirs = {name: encoded(options, teacher, examples) if teacher else None for name, examples in splits.items()}
@@ -137,8 +145,9 @@ def predictions(options, task, student, data):
     They are those of the spiking run at the largest number of time steps; an ann student's are those it has.
     """
     found, spiking = {}, student.config.activation != "ann"
+    steps = [max(options.time_steps)] if options.margin is None else options.time_steps  # where examples may stop
     for name, part in data.items():
-        logits, facts = run_student(student, part, [max(options.time_steps)], **simulation(options))
+        logits, facts = run_student(student, part, steps, **simulation(options))
         file = f"predictions{name.removeprefix('test')}.tsv"
         write_predictions(
             options.output_dir / file, task, logits[max(options.time_steps) if spiking else "equilibrium"]
@@ -170,8 +179,8 @@ def neuron_options(options, student):
     """{drive, spikes} with the student's own where none is given; InputError where they do not fit it."""
     config = student.config
     if config.activation == "ann":
-        if options.drive or options.spikes:
-            raise InputError(f"--drive, --spikes: {student.directory} is an ordinary BERT: it has no spikes")
+        if given := [flag(n) for n in ("drive", "spikes", "margin") if getattr(options, n) is not None]:
+            raise InputError(f"{', '.join(given)}: {student.directory} is an ordinary BERT: it has no spikes")
         return {"drive": None, "spikes": None}
     spikes = options.spikes or config.spikes
     if (spikes == "signed") != (config.spikes == "signed"):

@@ -10,7 +10,7 @@ from .checkpoint import read_json, require_empty, write_json
 from .config import InputError, flag
 from .inference import VARIANTS
 from .parallel import world
-from .resume import last_checkpoint
+from .resume import ARGS, has_checkpoint, last_checkpoint
 from .tasks import TASKS, find_task, submission_name
 
 RESULTS = "eval_results.json"  # what a command leaves behind when it is done with a task
@@ -65,8 +65,17 @@ def _of_task(options, name, models):
     if options.output_dir is not None:
         own["output_dir"] = options.output_dir / name
         if getattr(options, "resume", False):
-            own["resume"] = world().once((own["output_dir"] / "checkpoints").exists)
+            own["resume"] = world().once(_begun, own["output_dir"])
     return replace(options, **own)
+
+
+def _begun(directory):
+    """Whether --resume can go on in the directory of one task; what was stopped before its first checkpoint goes."""
+    if has_checkpoint(directory):
+        return True
+    if (directory / ARGS).exists() and not (directory / RESULTS).exists():
+        shutil.rmtree(directory)
+    return False
 
 
 def _check(options, prepare, plans):

@@ -10,7 +10,7 @@ from .student import Student, load_student
 
 FRESH = ("teacher", "random")  # values of --init that are no directory of a student
 LOOP = ("feedback", "feedback_rank", "feedback_from", "looped", "lateral")
-NEURONS = ("v_th", "leak", "spikes")
+NEURONS = {"v_th": 1.0, "leak": 1.0, "spikes": "binary"}  # and what they are where nothing is said
 
 
 def student_config(options, teacher, task, headless=False):
@@ -26,14 +26,15 @@ def student_config(options, teacher, task, headless=False):
     return {k: v for k, v in (shape | neurons | activation).items() if k in StudentConfig.__dataclass_fields__}
 
 
-def as_given_student(options):
-    """The options of a run on a student that exists: its shape and neurons, and InputError for others that were asked.
+def with_student(options):
+    """The options with the student's kind and neurons filled in. Of one that exists: its own, and InputError for others
+    that were asked; what its neurons may emit is a choice.
 
-    The student is in DIR or, of several tasks, in DIR/TASK. What its neurons may emit is a choice, unless it is left at
-    the default. Options of another --init stay as they are.
+    The student is in DIR or, of several tasks, in DIR/TASK.
     """
     if options.init in FRESH:
-        return options
+        values = NEURONS | {"student": "spiking", "thresholds": "fixed"}
+        return replace(options, **{n: v for n, v in values.items() if getattr(options, n) is None})
     places = [p for p in (Path(options.init), Path(options.init) / options.task) if (p / "config.json").exists()]
     if not places:
         raise InputError(f"--init: found {options.init}, expected {', '.join(FRESH)} or a student's directory")
@@ -79,6 +80,8 @@ def _given(options, teacher, task, headless):
     ):
         if found != expected:
             raise InputError(f"--init {options.init}: has {found} {what}, the task and the teacher need {expected}")
+    if options.thresholds == "fixed" and "thresholds" in student.tree:
+        raise InputError(f"--thresholds fixed: the student in {options.init} has learnt ones")
     student = with_classifier(student, teacher, options.seed) if headed else student
     config = replace(student.config, spikes=options.spikes, headless=headless)
     return Student(config, student.tree, student.device, student.directory, student.raw_config)

@@ -9,14 +9,15 @@ from .backend import to_host
 from .simulate import gap
 from .text import collate
 
-WINDOW = 10  # lines of the log whose batches are looked at together
-LEAST_TOKENS = 1000  # real tokens in a window, before it is said of a population that it is mostly dead or saturated
+WINDOW = 10  # lines of the log whose batches are looked at together, more if they have fewer tokens than
+LEAST_TOKENS = 1000  # real tokens, before it is said of a population that it is mostly dead or saturated
 MOSTLY = 0.5  # share of a population's neurons above which there is a warning
 PROBE_EXAMPLES, PROBE_STEPS = 8, 16
 
 
 class Monitor:
-    """Of one stage of training. It looks at the batches of the log's lines only, and at the last WINDOW of those.
+    """Of one stage of training. It looks at the batches of the log's lines only, and at the last WINDOW of those, or as
+    many as have LEAST_TOKENS.
 
     A neuron is dead if its rate was 0, saturated if it was 1 (signed spikes: 1 or -1), at every real token of these
     batches: no gradient passes through it there. After --resume the window is empty again.
@@ -25,7 +26,7 @@ class Monitor:
     def __init__(self, stage, probe=None, every=0, log_every=1):
         """probe: () -> the equilibrium gap, measured for the first line of the log after every `every` updates."""
         self.stage, self.probe, self.every, self.log_every = stage, probe, every, log_every
-        self.window, self.warned = deque(maxlen=WINDOW), set()
+        self.window, self.warned = deque(), set()
 
     def notes(self, parts, step):
         """What a line of the log after update `step` says: {dead, saturated {population: share}, equilibrium_gap}.
@@ -35,9 +36,14 @@ class Monitor:
         marks = [silent_and_full(*part) for part in parts]
         both = {n: tuple(np.logical_and.reduce([m[n][i] for m in marks]) for i in (0, 1)) for n in marks[0]}
         self.window.append((sum(int(mask.sum()) for _, mask in parts), both))
+        while len(self.window) > WINDOW and sum(n for n, _ in self.window) - self.window[0][0] >= LEAST_TOKENS:
+            self.window.popleft()
         dead, saturated = self.shares()
         self._warn("dead (rate 0)", dead)
         self._warn("saturated (rate 1)", saturated)
+        self._warn(
+            "dead or saturated", {n: dead[n] + saturated[n] for n in dead if max(dead[n], saturated[n]) <= MOSTLY}
+        )
         values = {"dead": dead, "saturated": saturated}
         if self.probe and self.every and step % self.every < self.log_every:
             values["equilibrium_gap"] = self.probe()

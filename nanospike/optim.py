@@ -12,11 +12,14 @@ from .backend import namespace
 from .tree import RowSum
 from .workers import ALONE
 
+EXPLODED = 1000.0  # times the usual norm of the gradient
+JUDGED = 10  # updates, before a norm is compared with the usual one: their geometric mean, with weights that fall by
+FADE = 0.95  # per update
 CHUNK = 131072  # elements updated at a time: few enough for the last-level cache, enough that Python is no bottleneck
 
 
 class Diverged(RuntimeError):
-    """A gradient is not finite; nothing was updated."""
+    """A gradient is not finite, or has exploded; nothing was updated."""
 
 
 def linear_schedule(step, total, warmup):
@@ -42,12 +45,13 @@ def decays(name):
 class AdamW:
     """Loshchilov & Hutter 2019 (arXiv 1711.05101), decoupled weight decay, bias-corrected.
 
-    State: `step`, and moments {name: (mean, mean of squares)} of the shapes of the parameters.
+    State: `step`, moments {name: (mean, mean of squares)} of the shapes of the parameters, and `log_norm`, the
+    logarithm of the usual norm of the gradient, None before the first.
     """
 
     def __init__(self, parameters, *, weight_decay=0.01, betas=(0.9, 0.999), eps=1e-8):
         self.parameters, self.weight_decay, self.betas, self.eps = parameters, weight_decay, betas, eps
-        self.step = 0
+        self.step, self.log_norm = 0, None
         if scattered := [n for n, p in parameters.items() if not p.flags.c_contiguous]:
             raise ValueError(f"AdamW updates contiguous arrays in place; not contiguous: {', '.join(scattered)}")
         self.moments = {n: (p * 0, p * 0) for n, p in parameters.items()}
@@ -55,11 +59,17 @@ class AdamW:
     def update(self, grads, learning_rate, max_norm=None, workers=ALONE):
         """One step on {name: array or RowSum}; returns the gradients' norm before clipping.
 
-        Raises Diverged, and changes nothing, if the norm is not finite.
+        Raises Diverged, and changes nothing, if the norm is not finite or EXPLODED times the usual one.
         """
         norm = global_norm(grads)
         if not math.isfinite(norm):
             raise Diverged(f"gradient norm is {norm} at update {self.step + 1}; lower --learning-rate")
+        if norm > 0:
+            usual = math.log(norm) if self.log_norm is None else self.log_norm
+            if self.step >= JUDGED and math.log(norm) > usual + math.log(EXPLODED):
+                found = f"gradient norm is {norm:.3g} at update {self.step + 1}, {math.exp(usual):.3g} before"
+                raise Diverged(f"{found}; lower --learning-rate")
+            self.log_norm = FADE * usual + (1 - FADE) * math.log(norm)
         clip = min(1.0, max_norm / norm) if max_norm and norm > 0 else 1.0
         self.step += 1
         workers.map(lambda name: self._update(name, grads[name], clip, learning_rate), grads)

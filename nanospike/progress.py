@@ -1,13 +1,20 @@
-"""What a person sees of a training run on a terminal: a bar, and the last line of the log in short."""
+"""What a person sees of a training run: a bar and the last line of the log in short; in a file, such lines at times."""
 
 import sys
+import time
+
+SECONDS = 15.0  # at least, between two lines in a file
 
 
 class progress:
-    """One bar on a terminal: tqdm's if it is importable, else a line that is written over; nothing elsewhere."""
+    """One bar on a terminal: tqdm's if it is importable, else a line that is written over.
+
+    Elsewhere lines that are SECONDS apart.
+    """
 
     def __init__(self, name, total, start):
         self.bar, self.name, self.total, self.live = None, name, total, sys.stderr.isatty()
+        self.printed = time.monotonic()
         if self.live:
             try:
                 from tqdm import tqdm
@@ -23,6 +30,9 @@ class progress:
             self.bar.set_postfix_str(text)
         elif self.live:
             print(f"\r{self.name} {step}/{self.total}: {text}   ", end="", file=sys.stderr, flush=True)
+        elif time.monotonic() - self.printed >= SECONDS:
+            print(f"{self.name} {step}/{self.total}: {text}", file=sys.stderr, flush=True)
+            self.printed = time.monotonic()
 
     def close(self):
         if self.bar is not None:

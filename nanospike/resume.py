@@ -16,8 +16,9 @@ from .checkpoint import read_json, read_tensors, replacing, write_json, write_te
 from .config import InputError, flag, plain
 
 KEEP = 2  # checkpoints
-LOG = "train_log.jsonl"
-MAY_CHANGE = {"output_dir", "resume", "device", "workers", "log_every", "save_every", "cache_dir"}  # on --resume
+LOG, ARGS = "train_log.jsonl", "training_args.json"  # in the output directory
+MAY_CHANGE = {"output_dir", "resume", "device", "workers", "log_every", "save_every"}  # on --resume
+REMEDIES = {"learning_rate", "warmup", "clip_norm"}  # may change too, after a divergence
 
 
 def write_checkpoint(options, parameters, optimizer, stage, step, summary):
@@ -30,7 +31,8 @@ def write_checkpoint(options, parameters, optimizer, stage, step, summary):
         temporary.mkdir()
         write_tensors(temporary / "model.safetensors", parameters)
         write_tensors(temporary / "optimizer.safetensors", _named_moments(optimizer))
-        state = {"stage": stage, "step": step, "updates": optimizer.step, "summary": summary}
+        state = {"stage": stage, "step": step, "updates": optimizer.step, "log_norm": optimizer.log_norm}
+        state |= {"summary": summary}
         write_json(temporary / "state.json", state | {"options": plain(options), "saved": time.time()})
         shutil.rmtree(target, ignore_errors=True)
     for old in _checkpoints(options.output_dir)[:-KEEP]:
@@ -42,10 +44,32 @@ def last_checkpoint(options):
     found = _checkpoints(options.output_dir)
     if not found:
         raise InputError(f"--resume: {options.output_dir} has no checkpoint")
-    state, now = read_json(found[-1] / "state.json"), plain(options)
-    if changed := [flag(k) for k in now if k not in MAY_CHANGE and now[k] != state["options"].get(k)]:
+    state = read_json(found[-1] / "state.json")
+    now, then = (_decisive(o) for o in (plain(options), state["options"]))
+    may_change = MAY_CHANGE | (REMEDIES if "diverged" in state else set())
+    if changed := [flag(k) for k in now if k not in may_change and now[k] != then.get(k)]:
         raise InputError(f"--resume: other values of {', '.join(changed)} than in the run in {options.output_dir}")
     return found[-1], state
+
+
+def note_divergence(options, what):
+    """Say in the last checkpoint that the run went wrong after it; (stage, step) of it."""
+    path = _checkpoints(options.output_dir)[-1] / "state.json"
+    state = read_json(path)
+    write_json(path, state | {"diverged": what})
+    return state["stage"], state["step"]
+
+
+def has_checkpoint(directory):
+    return bool(_checkpoints(directory))
+
+
+def _decisive(options):
+    """The options of a run without what changes nothing: where a cache is, but not whether there is one.
+
+    Without one, a stage of one epoch does not round the teacher's activations.
+    """
+    return options | ({"cache_dir": options["cache_dir"] is not None} if "cache_dir" in options else {})
 
 
 def read_checkpoint(options):
@@ -59,7 +83,7 @@ def restore(parameters, optimizer, state, weights, moments):
     """Put what read_checkpoint returned into the parameters {name: live array} and their fresh optimizer."""
     _copy_into(parameters, weights)
     _copy_into(_named_moments(optimizer), moments)
-    optimizer.step = state["updates"]
+    optimizer.step, optimizer.log_norm = state["updates"], state.get("log_norm")
 
 
 def _checkpoints(directory):

@@ -94,6 +94,24 @@ def find_task(name):
     return TASKS[name]
 
 
+def require_label_order(raw_config, task, where):
+    """InputError if a model's config.json has the task's classes, by their names, in another order than the task.
+
+    Other names than the task's, such as LABEL_0, say nothing of the order.
+    """
+    theirs = [str(name).lower() for _, name in sorted((raw_config.get("id2label") or {}).items(), key=_number)]
+    ours = [name.lower() for name in task.id2label.values()]
+    if theirs != ours and sorted(theirs) == sorted(ours):
+        found = (
+            f"found {', '.join(theirs)}, {task.name} needs {', '.join(ours)}: reorder them and the classifier's rows"
+        )
+        raise InputError(f"{where}: config.json: id2label: {found}")
+
+
+def _number(item):
+    return int(item[0])
+
+
 def training_texts(task, data_dir):
     """The texts of the training split, whose labels distillation does not need: an Examples."""
     if task.train_lines and (Path(data_dir) / task.train_lines).exists():

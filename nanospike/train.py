@@ -18,12 +18,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .checkpoint import require_empty, write_json
-from .config import InputError, option, plain, require_at_least
+from .config import InputError, flag, option, plain, require_at_least
 from .loss import Totals
 from .optim import AdamW, Diverged, linear_schedule
 from .parallel import Sums, World, world
 from .progress import progress
-from .resume import LOG, last_checkpoint, read_checkpoint, restore, write_checkpoint
+from .resume import (
+    ARGS,
+    LOG,
+    has_checkpoint,
+    last_checkpoint,
+    note_divergence,
+    read_checkpoint,
+    restore,
+    write_checkpoint,
+)
 from .text import batch_order, collate
 from .workers import WORKERS_HELP, Workers, shares
 
@@ -150,6 +159,17 @@ class Run:
         finally:
             signal.signal(signal.SIGINT, before)
 
+    def _diverged(self, what, stage, step, optimizer, summary):
+        """The InputError of a divergence, whose last good checkpoint --resume goes on from at a lower rate.
+
+        Nothing is saved if there is one: the weights as of now are those that went wrong.
+        """
+        if not self.world.once(has_checkpoint, self.options.output_dir):
+            self._save(stage.name, step, optimizer, summary)
+        name, saved = self.world.once(note_divergence, self.options, what)
+        where = f"step {saved}" if name == stage.name else f"{name} step {saved}"
+        return InputError(f"{what}; saved as of {where}, from where --resume goes on with it")
+
     def _optimizer(self):
         return AdamW(self.parameters, weight_decay=self.options.weight_decay)
 
@@ -167,8 +187,9 @@ class Run:
                 norm = optimizer.update(grads, rate, options.clip_norm, self.workers)
                 stage.project(self.parameters)
             except Diverged as error:
-                self._save(stage.name, step, optimizer, summary)
-                raise InputError(f"stage {stage.name}, step {step + 1}: {error}; saved as of step {step}") from None
+                raise self._diverged(
+                    f"stage {stage.name}, step {step + 1}: {error}", stage, step, optimizer, summary
+                ) from None
             self.interrupted = self.interrupted or sums.interrupted
             window_examples, window_steps = window_examples + len(index), window_steps + 1
             if (step + 1) % options.log_every == 0 or step + 1 == total:
@@ -232,6 +253,9 @@ class Run:
         optimizer = self._optimizer()
         restore(self.parameters, optimizer, state, weights, moments)
         print(f"resuming {state['stage']} after step {state['step']}", file=sys.stderr)
+        then, now = state["options"], plain(self.options)
+        if other := [flag(n) for n in ("device", "workers") if now[n] != then[n]]:
+            warnings.warn(f"{', '.join(other)}: another than before, which rounds sums in another order", stacklevel=2)
         return state, state["summary"], optimizer
 
 
@@ -294,7 +318,7 @@ def _begin(options):
     _require_startable(options)
     Path(options.output_dir).mkdir(parents=True, exist_ok=True)
     announce(options)
-    write_json(Path(options.output_dir) / "training_args.json", plain(options))
+    write_json(Path(options.output_dir) / ARGS, plain(options))
 
 
 def announce(options):

@@ -231,6 +231,22 @@ def test_a_student_goes_on_in_another_run(made, tmp_path):
     assert any(p != np.float32(0.8) for p in own.values())
 
 
+def test_what_is_asked_of_a_given_student_is_not_taken_for_a_default(made, tmp_path, capsys):
+    where = ("--teacher", made / "teacher", "--task", "sst-2", "--data-dir", made / "data", "--time-steps", 2)
+    where += ("--stages", "internal", "--max-steps", 1)
+    first = ("--encoders", 1, "--spikes", "signed", "--v-th", 0.8, "--thresholds", "learnt")
+    assert run(distill.main, *where, *first, "--output-dir", tmp_path / "first") == 0
+    for spikes, more in (("signed", ()), ("binary", ("--spikes", "binary"))):
+        out = tmp_path / spikes
+        assert run(distill.main, *where, *more, "--init", tmp_path / "first", "--output-dir", out) == 0
+        assert read(out / "config.json")["spikes"] == spikes and read(out / "config.json")["v_th"] == 0.8
+    capsys.readouterr()
+    for more in (("--v-th", 1), ("--student", "spiking", "--v-th", 1), ("--thresholds", "fixed")):
+        assert run(distill.main, *where, *more, "--init", tmp_path / "first", "--output-dir", tmp_path / "no") == 2
+        assert f"{more[-2]}{' fixed' if more[-1] == 'fixed' else ': found 1.0'}" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
 def test_few_steps_and_the_equilibrium_take_turns(made, tmp_path, monkeypatch):
     """With --settled-share 0.5, every other update is at the equilibrium; else at rates of --few-steps time steps."""
     seen, gradients = [], Student.gradients

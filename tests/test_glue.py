@@ -173,6 +173,31 @@ def test_predictions_are_those_of_the_longest_spiking_run(made, tmp_path):
     assert "metrics" not in results and list(results["equilibrium_gap"]) == ["6"]
 
 
+def test_predictions_with_a_margin_stop_where_scores_do(made, tmp_path):
+    argv = ("--model", made / "students" / "sst-2", "--data-dir", made / "data", "--task", "sst-2", "--margin", 0)
+    argv += ("--time-steps", "2,6")
+    for split in ("dev", "test"):
+        assert run(evaluate.main, *argv, "--split", split, "--output-dir", tmp_path / split) == 0
+        assert read(tmp_path / split / "eval_results.json")["mean_time_steps"] == 2
+
+
+def test_a_regression_runs_to_the_end_whatever_the_margin(made, tmp_path, capsys):
+    argv = ("--model", made / "students" / "sts-b", "--data-dir", made / "data", "--task", "sts-b", "--margin", 0)
+    assert run(evaluate.main, *argv, "--time-steps", "2,6", "--output-dir", tmp_path / "out") == 0
+    assert "warning: --margin: sts-b is a regression" in capsys.readouterr().err
+    assert read(tmp_path / "out" / "eval_results.json")["mean_time_steps"] == 6
+
+
+def test_resuming_where_a_task_was_stopped_before_its_first_checkpoint(made, tmp_path):
+    shutil.copytree(made / "students", tmp_path / "out")
+    begun = tmp_path / "out" / "mnli"
+    for path in begun.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.name == "training_args.json" or path.unlink()
+    argv = ("--teacher", made / "teachers", "--task", "all", "--data-dir", made / "data", "--time-steps", "2,4", *SHORT)
+    assert run(distill.main, *argv, "--output-dir", tmp_path / "out", "--resume") == 0
+    assert (begun / "model.safetensors").read_bytes() == (made / "students" / "mnli" / "model.safetensors").read_bytes()
+
+
 def test_predictions_of_one_task_and_of_an_ann(made, tmp_path):
     where = ("--task", "sst-2", "--data-dir", made / "data")
     argv = ("--teacher", made / "teachers" / "sst-2", *where, "--student", "ann", *SHORT)

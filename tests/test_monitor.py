@@ -7,7 +7,7 @@ from tiny import log_lines, run, write_sst2, write_teacher
 
 from nanospike import distill
 from nanospike.monitor import LEAST_TOKENS, PROBE_STEPS, WINDOW, Monitor, gap_probe, silent_and_full
-from nanospike.progress import progress_text
+from nanospike.progress import progress, progress_text
 from nanospike.report import write_report
 from nanospike.text import Encoded
 
@@ -40,10 +40,10 @@ def one_neuron_fires(n, which, tokens=2):
 def test_a_neuron_that_fired_within_the_window_is_not_dead():
     monitor = Monitor("internal")
     for step in range(4):
-        values = monitor.notes([one_neuron_fires(8, step)], step)
+        values = monitor.notes([one_neuron_fires(8, step, LEAST_TOKENS // WINDOW)], step)
     assert values["dead"] == {"a": 0.5}
     for step in range(WINDOW):
-        values = monitor.notes([one_neuron_fires(8, 0)], step)
+        values = monitor.notes([one_neuron_fires(8, 0, LEAST_TOKENS // WINDOW)], step)
     assert values["dead"] == {"a": 0.875}  # the first four batches have left the window
 
 
@@ -58,6 +58,21 @@ def test_one_warning_per_stage_and_kind_once_there_are_enough_tokens(capsys):
     other = Monitor("prediction")
     other.notes([({"b": np.ones((1, LEAST_TOKENS, 2))}, np.ones((1, LEAST_TOKENS), int))], 1)
     assert "saturated (rate 1) at each of 1000 tokens: b 100 %\n" in capsys.readouterr().err
+
+
+def test_small_batches_are_looked_at_together_until_they_have_enough_tokens(capsys):
+    monitor, tokens = Monitor("internal"), LEAST_TOKENS // WINDOW // 2
+    for step in range(2 * WINDOW):
+        assert capsys.readouterr().err == ""
+        monitor.notes([one_neuron_fires(8, 0, tokens)], step)
+    assert f"dead (rate 0) at each of {LEAST_TOKENS} tokens: a 88 %" in capsys.readouterr().err
+
+
+def test_a_population_that_is_partly_dead_and_partly_saturated(capsys):
+    rates = {"a": np.array([0, 0, 1, 1, 0.5]) * np.ones((1, LEAST_TOKENS, 5))}
+    Monitor("internal").notes([(rates, np.ones((1, LEAST_TOKENS), int))], 1)
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "most neurons were dead or saturated at each of 1000 tokens: a 80 %" in err
 
 
 def test_half_of_a_population_is_not_most_of_it(capsys):
@@ -125,6 +140,16 @@ def test_the_probe_changes_nothing_of_the_training(tmp_path):
         assert run(distill.main, *argv, "--output-dir", tmp_path / str(every)) == 0
     weights = [(tmp_path / d / "model.safetensors").read_bytes() for d in "01"]
     assert weights[0] == weights[1]
+
+
+def test_progress_in_a_file_is_a_line_at_times(capsys, monkeypatch):
+    line = {"loss": 0.5, "examples_per_second": 9, "step_ms": 1000}
+    bar = progress("internal", 90, 0)
+    bar.show(30, line)
+    assert capsys.readouterr().err == ""  # it is too soon
+    monkeypatch.setattr("nanospike.progress.SECONDS", 0.0)
+    bar.show(30, line)
+    assert capsys.readouterr().err == "internal 30/90: loss 0.5000, 9 examples/s, 1:00 left\n"
 
 
 def test_progress_is_one_line():

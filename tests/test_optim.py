@@ -80,6 +80,23 @@ def test_a_gradient_that_is_not_finite_changes_nothing(bad):
     assert optimizer.step == 0 and all(np.all(p == 1) for p in parameters.values())
 
 
+def test_a_gradient_that_explodes_changes_nothing():
+    """A thousand times the usual norm, of ten updates at least; what the norm shrinks by does not matter."""
+    parameters = {"a.weight": np.ones((2, 2))}
+    optimizer = AdamW(parameters)
+    of = lambda norm: {"a.weight": np.full((2, 2), norm / 2)}  # noqa: E731
+    for norm in (5e3, 1.0, 0.0, *8 * [1.0]):  # before there is a usual norm, anything goes
+        optimizer.update(of(norm), 0.1)
+    usual = np.exp(optimizer.log_norm)
+    before, moments = parameters["a.weight"].copy(), optimizer.moments["a.weight"][0].copy()
+    with pytest.raises(Diverged, match=f"gradient norm is .* at update 12, {usual:.3g} before; lower --learning-rate"):
+        optimizer.update(of(1001 * usual), 0.1)
+    assert optimizer.step == 11 and np.array_equal(parameters["a.weight"], before)
+    assert np.array_equal(optimizer.moments["a.weight"][0], moments) and np.exp(optimizer.log_norm) == usual
+    optimizer.update(of(999 * usual), 0.1)
+    assert optimizer.step == 12
+
+
 def test_schedule():
     factors = [linear_schedule(s, 10, 4) for s in range(10)]
     np.testing.assert_allclose(factors, [0.25, 0.5, 0.75, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])

@@ -13,6 +13,7 @@ from nanospike.tasks import (
     find_task,
     read_split,
     read_splits,
+    require_label_order,
     score,
     scores,
     split_path,
@@ -388,3 +389,13 @@ def test_glue_s_names_of_the_files():
     assert names == {f"{n}.tsv" for n in ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "QNLI", "RTE", "WNLI")}
     found = [submission_name(find_task("mnli"), s) for s in ("test", "test_matched", "test_mismatched")]
     assert found == ["MNLI-m.tsv", "MNLI-m.tsv", "MNLI-mm.tsv"]
+
+
+def test_classes_in_another_order_than_the_task_s_are_refused():
+    task = find_task("rte")
+    wrong = {"id2label": {"1": "Entailment", "0": "not_entailment"}}
+    with pytest.raises(InputError, match="DIR: config.json: id2label: found not_entailment, entailment, rte needs ent"):
+        require_label_order(wrong, task, "DIR")
+    for names in ({"0": "entailment", "1": "not_entailment"}, {"0": "LABEL_0", "1": "LABEL_1"}, {}, None):
+        require_label_order({"id2label": names}, task, "DIR")
+    require_label_order({}, find_task("sts-b"), "DIR")

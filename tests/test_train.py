@@ -199,6 +199,7 @@ def test_a_run_that_was_moved_goes_on(places, whole, tmp_path, monkeypatch):
         ("distill", ("--no-feedback",), "--feedback"),
         ("distill", ("--stages", "prediction", "--learning-rate", 1e-3), "--learning-rate, --stages, --epochs"),
         ("distill", ("--time-steps", "2,8"), "--time-steps"),
+        ("distill", ("--cache-dir", "cache"), "--cache-dir"),
     ],
 )
 def test_another_option_on_resume_is_named_and_changes_nothing(name, changed, said, places, whole, capsys):
@@ -262,6 +263,52 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(bad, tmp_path):
     saved = load_file(tmp_path / "bad" / "checkpoints" / kept[-1] / "model.safetensors")
     assert all(np.array_equal(saved[n], p) for n, p in stopped.items())  # nothing moved after the last good update
     assert [line["step"] for line in log_lines(tmp_path / "bad")] == [3, 6]
+
+
+def test_after_a_divergence_the_run_goes_on_at_a_lower_rate(tmp_path):
+    """From the last checkpoint: the weights since then are those that went wrong."""
+    job, stage = toy(tmp_path / "out", lambda *step: ones(*step, bad=(7, np.nan)), save_every=4)
+    with pytest.raises(InputError, match="step 7: .*; saved as of step 4, from where --resume goes on"):
+        job.train([stage])
+    assert [p.name for p in (tmp_path / "out" / "checkpoints").iterdir()] == ["finetune-0000004"]
+    for options in ({"seed": 1}, {"batch_size": 4}):
+        job, stage = toy(tmp_path / "out", ones, save_every=4, resume=True, learning_rate=1e-6, **options)
+        with pytest.raises(InputError, match=f"other values of --{next(iter(options)).replace('_', '-')} than in the"):
+            job.train([stage])
+    job, stage = toy(tmp_path / "out", ones, save_every=4, resume=True, learning_rate=1e-6, clip_norm=0.5)
+    job.train([stage])
+    assert [line["step"] for line in log_lines(tmp_path / "out")] == [3, 6, 9, 12]
+    job, stage = toy(tmp_path / "out", ones, save_every=4, resume=True)  # that was settled, and the run is another
+    with pytest.raises(InputError, match="other values of --clip-norm, --learning-rate than|--learning-rate, --clip"):
+        job.train([stage])
+
+
+def test_a_divergence_before_the_first_checkpoint_is_saved(tmp_path):
+    job, stage = toy(tmp_path, lambda *step: ones(*step, bad=(3, np.inf)), save_every=0)
+    with pytest.raises(InputError, match="step 3: gradient norm is inf .*; saved as of step 2"):
+        job.train([stage])
+
+
+def test_a_resumed_run_remembers_the_usual_norm(tmp_path):
+    def explodes(batches, seed, totals):
+        return ones(batches, seed, totals, bad=(12, 1e5))
+
+    job, stage = toy(tmp_path, ones, max_steps=11)
+    job.train([stage])
+    for path in (tmp_path / "checkpoints").glob("*/state.json"):
+        options = json.loads(path.read_text())["options"] | {"max_steps": 0}
+        edit_json(path, options=options, summary={})  # as if it had been interrupted there
+    job, stage = toy(tmp_path, explodes, resume=True)
+    with pytest.raises(InputError, match="step 12: gradient norm is 1e[+]05 at update 12, 2.65 before"):
+        job.train([stage])
+
+
+def test_another_number_of_workers_on_resume_is_said(tmp_path):
+    job, stage = toy(tmp_path, ones, max_steps=4, workers=1)
+    job.train([stage])
+    job, stage = toy(tmp_path, ones, max_steps=4, workers=2, resume=True)
+    with pytest.warns(UserWarning, match="--workers: another than before"):
+        job.train([stage])
 
 
 @pytest.mark.parametrize("update", [4, 8])  # between two checkpoints; the last of all
