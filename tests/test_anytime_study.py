@@ -1,6 +1,7 @@
 """tools/anytime_study.py: the rule by hand, and the tool from end to end."""
 
 import json
+from dataclasses import replace
 
 import anytime_study
 import numpy as np
@@ -49,3 +50,8 @@ def test_the_tool(tmp_path, capsys):
     with pytest.raises(SystemExit):
         anytime_study.main(["--spikes", "no"])
     assert run(anytime_study.main, *where, "--task", "sts-b") == 2
+    capsys.readouterr()
+    student.config = replace(student.config, activation="ann")
+    student.save(tmp_path / "student")
+    assert run(anytime_study.main, *where) == 2
+    assert "an ordinary BERT: it has no time steps" in capsys.readouterr().err

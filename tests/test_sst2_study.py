@@ -51,6 +51,21 @@ def test_what_is_done_is_not_done_again(study, capsys):
     assert "distill ..." not in capsys.readouterr().err
 
 
+def test_what_was_made_with_other_options_is_not_taken_for_done(study, capsys):
+    argv, work, _ = study
+    assert run(sst2_study.main, *argv, "--only", "ann", "--max-steps", 3) == 2
+    assert f"{work / 'ann-0'}: was made with other options than now" in capsys.readouterr().err
+
+
+def test_the_table_has_a_row_s_own_spikes_in_one_column():
+    scores = {f"corrective {t}": [0.5, None] for t in sst2_study.STEPS} | {"seconds": [1, None], "mean_rate": None}
+    binary = scores | {f"binary {t}": [0.25, None] for t in sst2_study.STEPS} | {"equilibrium": [0.75, 0.01]}
+    rows = {"few": {"seeds": [0], "summary": binary}, "few-corrective": {"seeds": [0], "summary": scores}}
+    *_, first, second = sst2_study.markdown(rows).splitlines()
+    assert first.split(" | ")[3:12] == ["75.00 ± 1.00", *4 * ["25.00"], *4 * ["50.00"]]
+    assert second.split(" | ")[3:12] == ["", *8 * ["50.00"]]
+
+
 def test_a_row_that_needs_a_student_of_general_text(study, capsys):
     argv, *_ = study
     without = [a for i, a in enumerate(argv) if "--general" not in (a, argv[i - 1])]

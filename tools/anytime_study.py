@@ -94,6 +94,8 @@ def main(argv=None):
     if task.num_labels < 2:
         raise InputError(f"--task {task.name}: a regression never decides")
     student = load_student(options.model or bundled("student"))
+    if student.config.activation == "ann":
+        raise InputError(f"--model {student.directory}: an ordinary BERT: it has no time steps")
     tokenizer = load_tokenizer(options.model or bundled("student"))
     curves, error = {}, None
     for split, number in (("train", options.examples), ("dev", None)):

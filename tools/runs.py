@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import nanospike
-from nanospike.config import plain
+from nanospike.config import InputError, plain
 from nanospike.tasks import find_task, split_path
 
 TASK = "sst-2"
@@ -52,9 +52,13 @@ def python(argv, log):
 def done(out, argv, command="distill"):
     """Run a command with its options `argv` and --output-dir `out`, unless that is done: "" or why it failed.
 
-    What it says is in OUT.log. What failed is not tried again as long as OUT.failed is there.
+    What it says is in OUT.log. What failed is not tried again as long as OUT.failed is there. InputError if OUT is of
+    other options, which are in OUT.argv.
     """
-    failed, log = (out.with_name(f"{out.name}.{end}") for end in ("failed", "log"))
+    failed, log, kept = (out.with_name(f"{out.name}.{end}") for end in ("failed", "log", "argv"))
+    told = " ".join(map(str, (command, *argv)))
+    if out.exists() and kept.exists() and kept.read_text(encoding="utf-8") != told:
+        raise InputError(f"{out}: was made with other options than now, which are in {kept}; name another --work")
     if (out / "eval_results.json").exists():
         return ""
     if failed.exists():
@@ -64,6 +68,7 @@ def done(out, argv, command="distill"):
         argv.append("--resume")
     elif (out / "training_args.json").exists():  # it was stopped before its first checkpoint
         shutil.rmtree(out)
+    kept.write_text(told, encoding="utf-8")
     print(f"{out.name}: {command} ...", file=sys.stderr, flush=True)
     failure = python(argv, log)
     if failure and not failure.startswith("killed"):

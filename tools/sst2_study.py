@@ -22,6 +22,7 @@ from nanospike.train import command
 STEPS = ("2", "4", "8", "16")
 LEARN = "--stages internal,prediction --epochs 1,0.5 --learning-rate 1e-3,3e-4"
 FEW = "--stages few-steps --epochs 0.25 --learning-rate 2e-4"
+LABELS = "--stages prediction --epochs 1.5 --learning-rate 3e-4 --logits 0 --labels 1"
 PART = 10_000  # training examples of the rows that are compared with a baseline
 
 
@@ -50,15 +51,16 @@ ROWS = {
     "part": Row("distilled on a part of the examples, for comparison with the rows below", LEARN, examples=PART),
     "ann": Row("(a) an ordinary BERT of the student's size", f"{LEARN} --student ann", examples=PART),
     "published": Row(
-        "(b) the published procedure: instant drive, loss at T = 16",
+        "(b) the published procedure: instant drive, loss at T = 16 (membranes start at half a threshold, not at 0)",
         f"{LEARN} --drive instant --forward spikes",
         examples=PART,
     ),
     "labels": Row(
-        "(c) labels only, no distillation",
-        "--stages prediction --epochs 1.5 --learning-rate 3e-4 --logits 0 --labels 1",
+        "(c) labels only, no distillation, from the layers of the fine-tuned teacher as the others",
+        f"{LABELS} --init teacher",
         examples=PART,
     ),
+    "labels-random": Row("(c) labels only, from random weights", f"{LABELS} --init random", examples=PART),
     "general": Row(
         "(d) after general distillation of the BERT before its fine-tuning", LEARN, examples=PART, general=True
     ),
@@ -136,15 +138,18 @@ def summary(found):
 
 
 def markdown(rows):
-    names = ["equilibrium", *(f"{s} {t}" for s in ("binary", "corrective") for t in ("2", "4", "8", "16"))]
+    """The table: accuracy with the spikes that a row was trained for, and that of binary students with corrective."""
+    names = ["equilibrium", *(f"T = {t}" for t in STEPS), *(f"corrective {t}" for t in STEPS)]
     lines = [["row", "what", "seeds", *names, "mean rate", "s"]]
     for name, row in rows.items():
         if "failed" in row:
             lines.append([name, f"failed: {row['failed'].replace('|', '/')}", *[""] * (len(lines[0]) - 2)])
             continue
-        cells = [_percent(row["summary"].get(n) or row["summary"].get(n.replace("binary", "signed"))) for n in names]
-        rate = row["summary"].get("mean_rate")
-        more = [f"{rate[0]:.3f}" if rate else "", f"{row['summary']['seconds'][0]:.0f}"]
+        summary = row["summary"]
+        own = next((s for s in ("binary", "signed", "corrective") if f"{s} {STEPS[0]}" in summary), "")
+        cells = [_percent(summary.get(n.replace("T =", own))) for n in names]
+        rate = summary.get("mean_rate")
+        more = [f"{rate[0]:.3f}" if rate else "", f"{summary['seconds'][0]:.0f}"]
         lines.append([name, ROWS[name].says, str(len(row["seeds"])), *cells, *more])
     return piped(lines)
 
