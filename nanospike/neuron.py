@@ -4,10 +4,11 @@ Units: currents and membranes in units in which the threshold is `v_th`; a rate 
 """
 
 from .backend import namespace
+from .config import CHOICES
 from .tree import add
 
-SPIKES = ("binary", "corrective", "signed")
-RESETS = ("soft", "hard")  # after a spike: v_th is subtracted, or the membrane is set to 0 and what it had over is lost
+SPIKES = CHOICES["spikes"]
+RESETS = CHOICES["reset"]  # after a spike: v_th is subtracted, or the membrane is set to 0 and what it had over is lost
 
 
 def rate(current, v_th=1.0, spikes="binary"):

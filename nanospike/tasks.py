@@ -50,8 +50,6 @@ class Task:
         return ("train", "dev", "test", *(f"{s}_{v}" for s in ("dev", "test") for v in self.variants))
 
 
-SPLITS = ("train", "dev", "test", "dev_matched", "dev_mismatched", "test_matched", "test_mismatched")
-
 NUMBERED = ("0", "1")
 ENTAILMENT = ("entailment", "not_entailment")
 SENTIMENT = ("negative", "positive")
@@ -78,6 +76,7 @@ TASKS = {
         Task("wnli", "WNLI", PAIR, NUMBERED, "accuracy"),
     )
 }  # fmt: skip
+SPLITS = tuple(dict.fromkeys(split for task in TASKS.values() for split in task.splits))
 
 
 @dataclass(frozen=True)
