@@ -56,7 +56,7 @@ def with_student(options):
 def initial_student(options, teacher, task, headless=False):
     """The student of options that are resolved (distill.resolved), before its first update.
 
-    headless: the run trains no classifier; a student that was made so starts with the teacher's.
+    headless: the run trains no classifier; a student that was made so gets one for the task, see with_classifier.
     """
     if options.init in FRESH:
         of_teacher = teacher if options.init == "teacher" else None
