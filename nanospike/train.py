@@ -164,11 +164,13 @@ class Run:
 
         Nothing is saved if there is one: the weights as of now are those that went wrong.
         """
+        doubt = ""
         if not self.world.once(has_checkpoint, self.options.output_dir):
             self._save(stage.name, step, optimizer, summary)
+            doubt = "; if it fails there again, start anew: there was no earlier checkpoint"
         name, saved = self.world.once(note_divergence, self.options, what)
         where = f"step {saved}" if name == stage.name else f"{name} step {saved}"
-        return InputError(f"{what}; saved as of {where}, from where --resume goes on with it")
+        return InputError(f"{what}; saved as of {where}, from where --resume goes on with it{doubt}")
 
     def _optimizer(self):
         return AdamW(self.parameters, weight_decay=self.options.weight_decay)
