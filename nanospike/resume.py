@@ -1,7 +1,8 @@
 """Checkpoints of a training run, and what --resume takes from the last of them.
 
 OUTPUT_DIR/checkpoints/STAGE-STEP holds the weights, the optimizer's moments and state.json: the stage and step, the
-number of updates since the stage began, the summary of the stages before it, the options, and when it was saved.
+number of updates since the stage began and the usual norm of their gradients, the summary of the stages before it, the
+options, and when it was saved.
 """
 
 import json
@@ -32,8 +33,8 @@ def write_checkpoint(options, parameters, optimizer, stage, step, summary):
         write_tensors(temporary / "model.safetensors", parameters)
         write_tensors(temporary / "optimizer.safetensors", _named_moments(optimizer))
         state = {"stage": stage, "step": step, "updates": optimizer.step, "log_norm": optimizer.log_norm}
-        state |= {"summary": summary}
-        write_json(temporary / "state.json", state | {"options": plain(options), "saved": time.time()})
+        more = {"summary": summary, "options": plain(options), "saved": time.time()}
+        write_json(temporary / "state.json", state | more)
         shutil.rmtree(target, ignore_errors=True)
     for old in _checkpoints(options.output_dir)[:-KEEP]:
         shutil.rmtree(old)

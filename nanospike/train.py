@@ -256,7 +256,7 @@ class Run:
         restore(self.parameters, optimizer, state, weights, moments)
         print(f"resuming {state['stage']} after step {state['step']}", file=sys.stderr)
         then, now = state["options"], plain(self.options)
-        if other := [flag(n) for n in ("device", "workers") if now[n] != then[n]]:
+        if other := [flag(n) for n in ("device", "workers") if now[n] != then.get(n)]:
             warnings.warn(f"{', '.join(other)}: another than before, which rounds sums in another order", stacklevel=2)
         return state, state["summary"], optimizer
 

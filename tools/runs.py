@@ -56,8 +56,8 @@ def done(out, argv, command="distill"):
     other options, which are in OUT.argv.
     """
     failed, log, kept = (out.with_name(f"{out.name}.{end}") for end in ("failed", "log", "argv"))
-    told = " ".join(map(str, (command, *argv)))
-    if out.exists() and kept.exists() and kept.read_text(encoding="utf-8") != told:
+    asked = " ".join(map(str, (command, *argv)))
+    if out.exists() and kept.exists() and kept.read_text(encoding="utf-8") != asked:
         raise InputError(f"{out}: was made with other options than now, which are in {kept}; name another --work")
     if (out / "eval_results.json").exists():
         return ""
@@ -68,7 +68,7 @@ def done(out, argv, command="distill"):
         argv.append("--resume")
     elif (out / "training_args.json").exists():  # it was stopped before its first checkpoint
         shutil.rmtree(out)
-    kept.write_text(told, encoding="utf-8")
+    kept.write_text(asked, encoding="utf-8")
     print(f"{out.name}: {command} ...", file=sys.stderr, flush=True)
     failure = python(argv, log)
     if failure and not failure.startswith("killed"):

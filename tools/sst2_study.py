@@ -145,11 +145,11 @@ def markdown(rows):
         if "failed" in row:
             lines.append([name, f"failed: {row['failed'].replace('|', '/')}", *[""] * (len(lines[0]) - 2)])
             continue
-        summary = row["summary"]
-        own = next((s for s in ("binary", "signed", "corrective") if f"{s} {STEPS[0]}" in summary), "")
-        cells = [_percent(summary.get(n.replace("T =", own))) for n in names]
-        rate = summary.get("mean_rate")
-        more = [f"{rate[0]:.3f}" if rate else "", f"{summary['seconds'][0]:.0f}"]
+        means = row["summary"]
+        own = next((s for s in ("binary", "signed", "corrective") if f"{s} {STEPS[0]}" in means), "")
+        cells = [_percent(means.get(n.replace("T =", own))) for n in names]
+        rate = means.get("mean_rate")
+        more = [f"{rate[0]:.3f}" if rate else "", f"{means['seconds'][0]:.0f}"]
         lines.append([name, ROWS[name].says, str(len(row["seeds"])), *cells, *more])
     return piped(lines)
 
