@@ -22,7 +22,7 @@ from .report import write_report
 from .solve import adjoint_methods
 from .tasks import find_task, read_splits, require_label_order, training_texts
 from .teaching import cache_of, stages_of
-from .text import Encoded, encode_splits, load_tokenizer, require_segments, save_tokenizer
+from .text import Encoded, Masking, encode_splits, load_tokenizer, require_segments, save_tokenizer
 from .train import Run, begin, command, require_startable
 
 GENERAL_TEXTS = 64  # of the corpus, evenly spread, on which a student without a task is looked at
@@ -72,6 +72,8 @@ def read_data(options, teacher, task):
     "general" is a corpus.Corpus, and all there is of a headless run.
     """
     tokenizer = load_tokenizer(teacher.directory, teacher.config.vocab_size)
+    if options.mask:
+        Masking.of(tokenizer, options.mask)  # or else an InputError
     length = min(options.max_length, teacher.config.max_position_embeddings)
     if headless(options, teacher):
         return {"general": read_corpus(options.corpus, tokenizer, length)}, tokenizer
@@ -108,7 +110,8 @@ def run(began, options, task, teacher, data, tokenizer):
     job = Run(options, student.parameters())
     if "general" in data:
         data["general"] = job.world.in_turn(lambda: data["general"].tokenised(cache_of(options)))
-    summary = job.train(stages_of(options, teacher, student, data, job.workers))
+    masking = Masking.of(tokenizer, options.mask) if options.mask else None
+    summary = job.train(stages_of(options, teacher, student, data, job.workers, masking))
     if job.world.rank:
         return None
     student.save(options.output_dir)

@@ -91,6 +91,16 @@ class Distill(TrainingOptions):
     labels: float = option("weight of the task's labels in the prediction stage", 0.0)
     keep_internal: float = option("weight of the internal stage's loss within the prediction stage", 0.0)
     temperature: float = option("temperature of the logits", 1.0)
+    mask: float = option(
+        "share of the word pieces that teacher and student read as [MASK], others in every batch; the teacher's "
+        "activations cannot be kept then",
+        0.0,
+    )
+    dropout: float = option(
+        "dropout of the student's attention weights and of what an encoder's blocks give out, while training; one mask "
+        "for all sweeps and time steps of an update",
+        0.0,
+    )
     forward: str = option(
         "where the loss is taken: at the equilibrium, or at simulated spiking rates (with the implicit gradient there)",
         "equilibrium",
@@ -135,6 +145,9 @@ class Distill(TrainingOptions):
     def __post_init__(self):
         super().__post_init__()
         require_at_least(self, probe_every=0, few_steps=1, settled_share=0)
+        for name in ("mask", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"--{name}: found {getattr(self, name)}, expected a share, at least 0 and below 1")
         if self.settled_share > 1:
             raise InputError(f"--settled-share: found {self.settled_share}, expected a share between 0 and 1")
         if self.data_dir is None and self.task != "opinions":
@@ -179,6 +192,8 @@ class Distill(TrainingOptions):
             raise InputError("--looped, --feedback: a loop is a feedback of its own; give one of them")
         if self.looped and self.encoders > 2:
             raise InputError(f"--looped: found --encoders {self.encoders}, expected 1 or 2")
+        if self.mask and self.teacher_cache not in (0.0, 4.0):
+            raise InputError("--teacher-cache: with --mask no text comes twice, there is nothing to keep")
         if not {"prediction", "few-steps"} & set(self.stages) and (self.labels or self.keep_internal):
             raise InputError(
                 "--labels, --keep-internal: for the stages prediction and few-steps, which --stages leaves out"

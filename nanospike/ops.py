@@ -115,8 +115,16 @@ def dropout(x, probability, generator):
 
     `generator` is the library's random generator; the mask is drawn once and kept by the vjp.
     """
+    return scaled(x, dropout_scale(x, probability, generator))
+
+
+def dropout_scale(x, probability, generator):
+    """What dropout multiplies x with: 0 or 1 / (1 - probability), of its shape and dtype."""
     keep = generator.random(x.shape, dtype=namespace(x).float32) >= probability
-    scale = keep * x.dtype.type(1 / (1 - probability))
+    return keep * x.dtype.type(1 / (1 - probability))
+
+
+def scaled(x, scale):
     return x * scale, lambda dy: dy * scale
 
 

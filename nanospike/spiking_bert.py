@@ -6,13 +6,14 @@ rates that do, the last encoder's, and F one sweep; the gradient needs mu with (
 one reverse sweep without parameter gradients (the reduced adjoint; Xiao et al. 2021, arXiv 2109.14247, for the idea).
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from . import bert, neuron, recurrence
+from . import bert, neuron, ops, recurrence
 from .backend import namespace
 from .config import InputError
 from .solve import Code, fixed_point, solve_adjoint
@@ -96,6 +97,28 @@ class Inhibited:
         return value, self.vjp
 
 
+class FrozenDropout:
+    """Dropout of a whole solve: masks drawn in its first sweep and kept for all others, so that F stays one function.
+
+    generator: the library's random generator.
+    """
+
+    def __init__(self, probability, generator):
+        self.probability, self.generator, self.scales = probability, generator, []
+
+    def sweep(self):
+        """The `drop` of one sweep (see bert.encoders): its n-th call has the masks of the n-th of all others."""
+        numbers = itertools.count()
+
+        def drop(x):
+            number = next(numbers)
+            if number == len(self.scales):
+                self.scales.append(ops.dropout_scale(x, self.probability, self.generator))
+            return ops.scaled(x, self.scales[number])
+
+        return drop
+
+
 @dataclass(frozen=True)
 class Sweep(bert.Trace):
     """A bert.Trace with a second vjp, None if nothing was fed back.
@@ -111,7 +134,7 @@ class Sweep(bert.Trace):
 class Network:
     """A student on one batch: what is left to choose is what its neurons do (`fire`) and what is fed back.
 
-    current, embed_vjp: the embedding current e (B, L, D) and its vjp. mask (B, L).
+    current, embed_vjp: the embedding current e (B, L, D) and its vjp. mask (B, L). dropout: a FrozenDropout.
     """
 
     tree: dict
@@ -119,20 +142,21 @@ class Network:
     current: Any
     embed_vjp: Any
     mask: Any
+    dropout: FrozenDropout | None = None
 
     @classmethod
-    def on(cls, tree, config, input_ids, attention_mask, token_type_ids):
+    def on(cls, tree, config, input_ids, attention_mask, token_type_ids, dropout=None):
         current, vjp = bert.embeddings(input_ids, token_type_ids, tree["embeddings"], config.layer_norm_eps)
-        return cls(tree, config, current, vjp, attention_mask)
+        return cls(tree, config, current, vjp, attention_mask, dropout)
 
     def sweep(self, fire, fed_back=None, differentiable=True):
         """All populations once: a Sweep. fed_back (B, L, D): activity of the last encoder that returns.
 
         Its vjp gives the cotangent of the embedding current; it is None if not differentiable, which saves memory.
         """
-        current, layers = self.current, self.tree["encoder"]["layer"]
+        current = self.current
         if fed_back is None:
-            trace = bert.encoders(current, layers, self.config, self.mask, fire, differentiable=differentiable)
+            trace = self._encoders(current, fire, differentiable)
             return Sweep(trace.hidden_states, trace.attention_scores, trace.vjp)
         returned, embedding_vjp = self.return_current(fed_back)
         inhibition, inhibition_vjp = recurrence.to_output(fed_back, self.config, self.tree)
@@ -140,7 +164,7 @@ class Network:
             current = current + returned
         if inhibition is not None:
             fire = Inhibited(fire, self.last, inhibition)
-        trace = bert.encoders(current, layers, self.config, self.mask, fire, differentiable=differentiable)
+        trace = self._encoders(current, fire, differentiable)
 
         def return_vjp(dhidden, dscores=None, grads=None):
             dz, dcurrent = [], None
@@ -153,6 +177,11 @@ class Network:
             return sum(dz[1:], dz[0]) if dz else fed_back * 0, dcurrent
 
         return Sweep(trace.hidden_states, trace.attention_scores, trace.vjp, return_vjp if differentiable else None)
+
+    def _encoders(self, current, fire, differentiable):
+        drop = self.dropout.sweep() if self.dropout else ops.identity
+        layers = self.tree["encoder"]["layer"]
+        return bert.encoders(current, layers, self.config, self.mask, fire, drop, drop, differentiable)
 
     @property
     def last(self):

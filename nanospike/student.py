@@ -86,6 +86,7 @@ class Student:
         drop_failed=False,
         jacobian_penalty=0.0,
         seed=0,
+        dropout=None,
         **terms,
     ):
         """Gradients of the distillation loss, for inputs that are known to be right; terms: those of loss.distillation.
@@ -96,8 +97,9 @@ class Student:
         equilibrium was not found adds nothing to the gradient (its cotangents are times 0, the means divide by what
         they did), and one whose adjoint system was not solved adds the gradient at constant feedback.
         jacobian_penalty: weight of stability.jacobian_penalty, a term of its own, with random directions from `seed`.
+        dropout: a spiking_bert.FrozenDropout, of attention weights and of what the two blocks of an encoder give out.
         """
-        network = self._network(input_ids, attention_mask, token_type_ids)
+        network = self._network(input_ids, attention_mask, token_type_ids, dropout=dropout)
         equilibrium, pull_back = spiking_bert.solve(
             network, forward_solver=forward_solver, differentiable=simulation is None
         )
@@ -181,8 +183,8 @@ class Student:
             raise InputError(f"labels: found {labels.dtype} {labels}, expected whole numbers from 0 to {classes - 1}")
         return labels
 
-    def _network(self, *inputs):
-        return spiking_bert.Network.on(self.tree, self.config, *inputs)
+    def _network(self, *inputs, dropout=None):
+        return spiking_bert.Network.on(self.tree, self.config, *inputs, dropout)
 
     def _checked(self, input_ids, attention_mask, token_type_ids):
         return checked_inputs(self.config, library(self.device), input_ids, attention_mask, token_type_ids)

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from .backend import library, random_generator
 from .monitor import Monitor, gap_probe
 from .recurrence import project
+from .spiking_bert import FrozenDropout
 from .stability import Stability
 from .student import mean_rate
 from .teacher_cache import computed, parts_of, targets
@@ -28,13 +30,14 @@ def loss_terms(options, stage):
     }
 
 
-def stages_of(options, teacher, student, data, workers):
+def stages_of(options, teacher, student, data, workers, masking=None):
+    """The Stages of a run. masking: the text.Masking of all of them."""
     stages = []
     for name, epochs, rate in zip(options.stages, options.epochs, options.learning_rate, strict=True):
         stage = Stage(name, data[name], None, epochs, rate)
         outputs = teacher_outputs_of(options, teacher, student, stage, workers)
         monitor = monitor_of(student, options, name, data[name])
-        learn = gradients(outputs, student, options, name, workers, monitor)
+        learn = gradients(outputs, student, options, name, workers, monitor, masking)
         stages.append(replace(stage, gradients=learn, prepare=outputs, project=project))
     return stages
 
@@ -44,9 +47,12 @@ def cache_of(options):
 
 
 def teacher_outputs_of(options, teacher, student, stage, workers):
-    """() -> (batch -> TeacherOutput) of a stage: from the cache where epochs, or runs with the same one, repeat."""
+    """() -> (batch -> TeacherOutput) of a stage: from the cache where epochs, or runs with the same one, repeat.
+
+    With masked word pieces nothing repeats.
+    """
     repeats = options.cache_dir or stage.steps(options) > math.ceil(len(stage.data) / options.batch_size)
-    if not options.teacher_cache or not repeats:
+    if not options.teacher_cache or not repeats or options.mask:
         return lambda: functools.partial(computed, teacher)
     terms = loss_terms(options, stage.name) | {"layer_map": options.layer_map or None}
     parts = parts_of(student.config.num_hidden_layers, teacher, **terms)
@@ -60,12 +66,13 @@ def monitor_of(student, options, stage, data):
     return Monitor(stage, gap_probe(student, data, options.drive), options.probe_every, options.log_every)
 
 
-def gradients(teacher_outputs, student, options, stage, workers, monitor=None):
+def gradients(teacher_outputs, student, options, stage, workers, monitor=None, masking=None):
     """Stage.gradients of the distillation loss.
 
     teacher_outputs: () -> the function batch -> TeacherOutput, asked once per step and before any part of it begins.
-    monitor: a monitor.Monitor.
+    monitor: a monitor.Monitor. masking: a text.Masking.
     """
+    xp = library(student.device)
     terms = loss_terms(options, stage) | {"temperature": options.temperature, "layer_map": options.layer_map or None}
     simulation = None
     if options.forward == "spikes" or stage == "few-steps":
@@ -76,12 +83,13 @@ def gradients(teacher_outputs, student, options, stage, workers, monitor=None):
     def part(batch, seed, totals, teacher_output):
         inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
         settled = stage == "few-steps" and at_equilibrium(seed[2], options.settled_share)
+        dropout = FrozenDropout(options.dropout, random_generator(xp, (*seed, 1))) if options.dropout else None
         return student.gradients(
             *inputs, teacher_output(batch), simulation=None if settled else simulation, totals=totals,
             forward_solver=options.forward_solver, adjoint_solver=options.adjoint_solver,
             adjoint_rtol=options.adjoint_rtol or None,
             labels=batch.labels if terms["label_weight"] else None, drop_failed=True,
-            jacobian_penalty=options.jacobian_penalty, seed=seed, **terms,
+            jacobian_penalty=options.jacobian_penalty, seed=seed, dropout=dropout, **terms,
         )  # fmt: skip
 
     def step(batches, seed, totals):
@@ -91,6 +99,8 @@ def gradients(teacher_outputs, student, options, stage, workers, monitor=None):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # solves that fail are counted and logged below
             teacher_output = teacher_outputs()
+            if masking:
+                batches = [masking(batch, seed[:3]) for batch in batches]
             jobs = [(batch, (*seed, i), totals, teacher_output) for i, batch in enumerate(batches)]
             results = workers.map(lambda job: part(*job), jobs)
         stability.after(results)

@@ -4,17 +4,18 @@ import functools
 import hashlib
 import json
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from .backend import to_device
+from .backend import namespace, to_device
 from .checkpoint import read_json, replacing
 from .config import InputError
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 TEXTS_AT_A_TIME = 4096  # encoded; what the tokenizer returns is ten times as large as the ids
+MASKING = 0x6D61736B  # in its random seeds, so that they are nobody else's
 POOL = 50  # batches whose examples are sorted by length together
 
 
@@ -179,6 +180,36 @@ def collate(data, index, device="cpu"):
         ids[i, : len(row)], mask[i, : len(row)], types[i, : len(row)] = row, 1, segments
     labels = None if data.labels is None else to_device(data.labels[index], device)
     return Batch(*(to_device(a, device) for a in (ids, mask, types)), labels, np.asarray(index))
+
+
+@dataclass(frozen=True)
+class Masking:
+    """Each word piece of a batch is replaced by `piece`, [MASK], with a probability; `special` ones and padding never.
+
+    What is replaced is a function of (seed, example), however a batch is split.
+    """
+
+    probability: float
+    piece: int
+    special: tuple
+
+    @classmethod
+    def of(cls, tokenizer, probability):
+        """Of a BERT's tokenizer; InputError if it has no [MASK]."""
+        piece = tokenizer.token_to_id("[MASK]")
+        if piece is None:
+            raise InputError("--mask: the teacher's tokenizer has no [MASK]")
+        special = {tokenizer.token_to_id(t) for t in ("[CLS]", "[SEP]")} - {None}
+        return cls(probability, piece, tuple(sorted(special)))
+
+    def __call__(self, batch, seed):
+        """The Batch with other ids. seed: a sequence of ints."""
+        xp, ids = namespace(batch.input_ids), batch.input_ids
+        draws = [np.random.default_rng((*seed, MASKING, int(i))).random(ids.shape[1]) for i in batch.index]
+        hidden = (xp.asarray(np.stack(draws)) < self.probability) & (batch.attention_mask != 0)
+        for special in self.special:
+            hidden &= ids != special
+        return replace(batch, input_ids=xp.where(hidden, self.piece, ids))
 
 
 @dataclass(frozen=True)

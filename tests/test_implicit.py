@@ -14,12 +14,15 @@ from nanospike.tree import dense_gradients, nest
 EXACT = [m for m in ADJOINT_METHODS if m not in APPROXIMATE]
 
 
-def settled_loss(student, inputs, out, labels=None, start=0, **options):
-    """parameters -> the loss at the equilibrium re-solved by plain iteration from start; complex numbers go through."""
+def settled_loss(student, inputs, out, labels=None, start=0, dropout=None, **options):
+    """parameters -> the loss at the equilibrium re-solved by plain iteration from start; complex numbers go through.
+
+    dropout: a FrozenDropout that has drawn its masks.
+    """
 
     def value(parameters):
         tree = nest(parameters)
-        network = spiking_bert.Network.on(tree, student.config, *inputs)
+        network = spiking_bert.Network.on(tree, student.config, *inputs, dropout)
         fire, fed_back = network.rate_neurons(), None
         if student.config.recurrent:
             fed_back = network.current * 0 + start
@@ -112,13 +115,15 @@ def test_complex_step_through_the_fixed_point_with_every_exact_method(method, se
     gain=st.sampled_from([0.1, 0.2]),
     spikes=st.sampled_from(["binary", "signed"]),
     thresholds=st.sampled_from([(), ("embedding", "encoder.0.output"), ("encoder.0.key",)]),
+    drop=st.sampled_from([0.0, 0.3]),
 )
 @settings(max_examples=8)
-def test_complex_step_through_every_kind_of_loop(loop, seed, gain, spikes, thresholds):
+def test_complex_step_through_every_kind_of_loop(loop, seed, gain, spikes, thresholds, drop):
     student = random_student(seed, feedback_gain=gain, spikes=spikes, thresholds=thresholds, **LOOPS[loop])
     teacher, inputs = random_teacher(seed, num_hidden_layers=student.config.num_hidden_layers), random_batch(seed)
     out = teacher(*inputs)
-    result = student.gradients(*inputs, out)
+    dropout = spiking_bert.FrozenDropout(drop, np.random.default_rng(seed))
+    result = student.gradients(*inputs, out, dropout=dropout)
     assume(result.equilibrium.converged and result.adjoint.radius.max() < 0.9)
     assert result.adjoint.converged
     parameters = {n: p.copy() for n, p in student.parameters().items()}
@@ -128,7 +133,8 @@ def test_complex_step_through_every_kind_of_loop(loop, seed, gain, spikes, thres
     returns = [n for n in parameters if n.startswith(("feedback.", "lateral."))]
     for names in (parameters, returns):  # alone, too: they are few among many
         direction = {n: rng.standard_normal(p.shape) * (n in names) for n, p in parameters.items()}
-        slope = complex_step(settled_loss(student, inputs, out, start=settled), parameters, direction)
+        function = settled_loss(student, inputs, out, start=settled, dropout=dropout)
+        slope = complex_step(function, parameters, direction)
         size = np.sqrt(sum(np.vdot(grads[n], grads[n]) * np.vdot(direction[n], direction[n]) for n in names))
         assert abs(along(grads, direction) - slope) <= 1e-9 * size + 1e-12
 

@@ -102,21 +102,28 @@ def test_a_loop_that_does_not_settle_is_never_silent(monkeypatch):
     assert settled.message.startswith("equilibrium") and settled.residuals.shape == (3,)
 
 
-def test_gradients_at_simulated_rates_approach_those_at_the_equilibrium():
-    """--forward spikes: the loss at ASRs of many steps, its cotangents pulled back through the system there."""
+@pytest.mark.parametrize("drop", [0.0, 0.2])
+def test_gradients_at_simulated_rates_approach_those_at_the_equilibrium(drop):
+    """--forward spikes: the loss at ASRs of many steps, its cotangents pulled back through the system there.
+
+    With the same dropout in all of it.
+    """
     student, inputs, teacher = random_student(4), random_batch(4), random_teacher(5)
     out = teacher(*inputs)
-    exact = student.gradients(*inputs, out)
+    dropout = spiking_bert.FrozenDropout(drop, np.random.default_rng(1))
+    exact = student.gradients(*inputs, out, dropout=dropout)
+    assert len(dropout.scales) == 3 * student.config.num_hidden_layers
     reference = dense_gradients(exact.grads, student.parameters())
     errors = []
     for steps in (16, 256, 4096):
-        result = student.gradients(*inputs, out, simulation={"time_steps": steps, "drive": "differential"})
+        simulation = {"time_steps": steps, "drive": "differential"}
+        result = student.gradients(*inputs, out, simulation=simulation, dropout=dropout)
         found = dense_gradients(result.grads, student.parameters())
         difference = sum(np.linalg.norm(found[n] - g) ** 2 for n, g in reference.items()) ** 0.5
         errors.append(difference / sum(np.linalg.norm(g) ** 2 for g in reference.values()) ** 0.5)
     assert errors[2] < 0.02 and errors[2] < 0.3 * errors[0]
     run = student.simulate(*inputs, time_steps=4096, record=[])
-    assert gap(run.output_rates[4096], exact.equilibrium.hidden_states[-1], inputs[1]).max() < 2e-3
+    assert gap(run.output_rates[4096], student.equilibrium(*inputs).hidden_states[-1], inputs[1]).max() < 2e-3
 
 
 @pytest.mark.parametrize("loop", [{}, {"feedback": True}, {"lateral": True}])

@@ -14,6 +14,7 @@ from nanospike import InputError
 from nanospike.text import (
     POOL,
     Encoded,
+    Masking,
     batch_order,
     collate,
     encode,
@@ -203,6 +204,35 @@ def test_collate_pads_and_masks():
     assert batch.labels.tolist() == [0, 1] and batch.index.tolist() == [1, 0]
     assert {a.dtype for a in (batch.input_ids, batch.attention_mask, batch.token_type_ids)} == {np.dtype(np.int64)}
     assert collate(Encoded(ids, types), [2]).labels is None
+
+
+def test_masking_is_a_function_of_the_seed_and_the_example():
+    rng = np.random.default_rng(0)
+    ids = [np.r_[2, rng.integers(5, 30, n), 3] for n in rng.integers(1, 40, 200)]
+    data = Encoded(ids, [np.zeros_like(i) for i in ids])
+    masking = Masking(0.2, 4, (2, 3))
+    index = np.arange(200)
+    whole = collate(data, index)
+    found = masking(whole, (0, 3, 7))
+    changed = found.input_ids != whole.input_ids
+    text = (whole.attention_mask == 1) & ~np.isin(whole.input_ids, (2, 3))
+    assert (found.input_ids[changed] == 4).all() and not changed[~text].any()
+    assert abs(changed[text].mean() - 0.2) < 4 * (0.2 * 0.8 / text.sum()) ** 0.5
+    assert not (whole.input_ids == 4).any()  # the batch that came in is as it was
+    for part in (index[:77], index[77:]):  # however it is split and padded
+        some = masking(collate(data, part), (0, 3, 7))
+        length = some.input_ids.shape[1]
+        assert np.array_equal(some.input_ids, found.input_ids[part][:, :length])
+    other = masking(whole, (0, 3, 8)).input_ids != whole.input_ids
+    assert abs((changed & other)[text].mean() - 0.04) < 0.02
+
+
+def test_a_tokenizer_without_a_mask_is_named(tmp_path):
+    (tmp_path / "vocab.txt").write_text("[UNK]\n[CLS]\n[SEP]\na\n")
+    with pytest.raises(InputError, match="--mask: the teacher's tokenizer has no"):
+        Masking.of(load_tokenizer(tmp_path), 0.1)
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n")
+    assert Masking.of(load_tokenizer(tmp_path), 0.1) == Masking(0.1, 4, (2, 3))
 
 
 # ---- files --------------------------------------------------------------------------------------------------

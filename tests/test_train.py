@@ -133,6 +133,25 @@ def test_the_solvers_options_reach_the_solvers(more, field, fewer, places, whole
     assert all(line["failed"] == 0 for line in log_lines(out))
 
 
+def test_resuming_with_masks_and_dropout_is_the_same_run_too(places, tmp_path, monkeypatch):
+    """And another than without either; the teacher reads what the student reads, so that nothing of it is kept."""
+    done, weights = {}, set()
+    for name, more in {"both": ("--mask", 0.3, "--dropout", 0.1), "mask": ("--mask", 0.3), "none": ()}.items():
+        done[name] = tmp_path / name
+        argv = distill_argv(places, done[name], "--cache-dir", tmp_path / f"cache-{name}", *more)
+        assert run(distill.main, *argv) == 0
+        assert any((tmp_path / f"cache-{name}").glob("teacher-*")) == (name == "none")
+        weights.add((done[name] / "model.safetensors").read_bytes())
+    assert len(weights) == 3
+    out = tmp_path / "stopped"
+    argv = distill_argv(places, out, "--cache-dir", tmp_path / "cache-both", "--mask", 0.3, "--dropout", 0.1)
+    with monkeypatch.context() as patch:
+        interrupt(patch, 9)
+        assert run(distill.main, *argv) == 130
+    assert run(distill.main, *argv, "--resume") == 0
+    assert (out / "model.safetensors").read_bytes() == contents(done["both"])["model.safetensors"]
+
+
 def test_resuming_a_run_that_was_done_changes_no_weight(places, whole, tmp_path):
     out = tmp_path / "out"
     assert run(finetune.main, *finetune_argv(places, out)) == 0
@@ -200,6 +219,7 @@ def test_a_run_that_was_moved_goes_on(places, whole, tmp_path, monkeypatch):
         ("distill", ("--stages", "prediction", "--learning-rate", 1e-3), "--learning-rate, --stages, --epochs"),
         ("distill", ("--time-steps", "2,8"), "--time-steps"),
         ("distill", ("--cache-dir", "cache"), "--cache-dir"),
+        ("distill", ("--mask", 0.1, "--dropout", 0.1), "--mask, --dropout"),
     ],
 )
 def test_another_option_on_resume_is_named_and_changes_nothing(name, changed, said, places, whole, capsys):
