@@ -20,13 +20,13 @@ def study(tmp_path_factory):
     assert run(distill.main, *argv, *general, "--output-dir", root / "general") == 0
     argv += ("--work", root / "work", "--general", root / "general", "--json", root / "table.json")
     argv += ("--batch-size", 5, "--max-steps", 2)
-    assert run(sst2_study.main, *argv, "--only", "distilled,few,ann,labels,general") == 0
+    assert run(sst2_study.main, *argv, "--only", "distilled,few,ann,labels,general,mask") == 0
     return argv, root / "work", json.loads((root / "table.json").read_text())["rows"]
 
 
 def test_rows_with_seeds_and_what_they_go_on_with(study):
     _, work, rows = study
-    assert list(rows) == ["distilled", "few", "ann", "labels", "general"]
+    assert list(rows) == ["distilled", "few", "ann", "labels", "general", "mask"]
     assert not any("failed" in row for row in rows.values())
     distilled = rows["distilled"]
     assert len(distilled["seeds"]) == 3 and distilled["summary"]["equilibrium"][1] is not None

@@ -15,12 +15,14 @@ from pathlib import Path
 from runs import TASK, done, piped, told, write_part
 
 import nanospike
+from nanospike.backend import DEVICES
 from nanospike.checkpoint import read_json, write_json
 from nanospike.config import InputError, option, parse, require_at_least
 from nanospike.train import command
 
 STEPS = ("2", "4", "8", "16")
 LEARN = "--stages internal,prediction --epochs 1,0.5 --learning-rate 1e-3,3e-4"
+LONGER = LEARN.replace("1,0.5", "2,1")
 FEW = "--stages few-steps --epochs 0.25 --learning-rate 2e-4"
 LABELS = "--stages prediction --epochs 1.5 --learning-rate 3e-4 --logits 0 --labels 1"
 PART = 10_000  # training examples of the rows that are compared with a baseline
@@ -40,13 +42,23 @@ class Row:
 
 ROWS = {
     "distilled": Row("one epoch of internal, half of prediction distillation", LEARN, seeds=(0, 1, 2)),
-    "few": Row("then a quarter of few-steps, T = 4", FEW, after="distilled"),
-    "few-half": Row("the same, every other update at the equilibrium", f"{FEW} --settled-share 0.5", after="distilled"),
+    "few": Row("then a quarter of few-steps, T = 4", FEW, seeds=(0, 1, 2), after="distilled"),
+    "few-half": Row(
+        "the same, every other update at the equilibrium",
+        f"{FEW} --settled-share 0.5",
+        seeds=(0, 1, 2),
+        after="distilled",
+    ),
     "few-none": Row(
         "then a quarter more at the equilibrium", FEW.replace("few-steps", "prediction"), after="distilled"
     ),
     "few-corrective": Row("as few, trained with corrective spikes", f"{FEW} --spikes corrective", after="distilled"),
     "few-learnt": Row("as few, a learnt threshold per population", f"{FEW} --thresholds learnt", after="distilled"),
+    "mask": Row("15 % of the word pieces masked, for teacher and student", f"{LEARN} --mask 0.15"),
+    "dropout": Row("dropout 0.1", f"{LEARN} --dropout 0.1"),
+    "longer": Row("as distilled, twice as long", LONGER),
+    "mask-longer": Row("15 % masked, twice as long", f"{LONGER} --mask 0.15"),
+    "signed-mask": Row("15 % masked, signed spikes", f"{LEARN} --mask 0.15 --spikes signed", seeds=(0, 1, 2)),
     "6": Row("6 encoders, signed spikes", f"{LEARN} --encoders 6 --spikes signed"),
     "part": Row("distilled on a part of the examples, for comparison with the rows below", LEARN, examples=PART),
     "ann": Row("(a) an ordinary BERT of the student's size", f"{LEARN} --student ann", examples=PART),
@@ -83,6 +95,7 @@ class Study:
     only: tuple[str, ...] = option("names of rows; without it, all", (), choices=tuple(ROWS))
     batch_size: int = option("examples per update", 32)
     max_steps: int = option("most updates per stage; 0: as many as the epochs need", 0)
+    device: str = option("where to compute", "cpu", choices=DEVICES)
     json: Path | None = option("file to write the table to", None)
 
     def __post_init__(self):
@@ -101,7 +114,9 @@ def train(options, name, seed):
     data = write_part(options.data_dir, options.work / f"data-{row.examples}", row.examples)
     argv = ["--teacher", options.teacher, "--task", TASK, "--data-dir", data, "--attention", 1, "--seed", seed]
     argv += ["--batch-size", options.batch_size, "--max-steps", options.max_steps, "--time-steps", ",".join(STEPS)]
-    argv += ["--cache-dir", options.work / "cache", "--teacher-cache", 9, "--log-every", 100, "--probe-every", 1000]
+    argv += ["--log-every", 100, "--probe-every", 1000, "--device", options.device]
+    if "--mask" not in row.options and options.device == "cpu":  # a device computes them as soon as it has read them
+        argv += ["--cache-dir", options.work / "cache", "--teacher-cache", 9]
     if row.general:
         argv += ["--init", options.general]
     elif row.after:
@@ -115,6 +130,7 @@ def train(options, name, seed):
     if failure or any(word in row.options for word in ("ann", "signed", "instant")):
         return failure
     where = ["--model", out, "--task", TASK, "--data-dir", data, "--time-steps", ",".join(STEPS)]
+    where += ["--device", options.device]
     return done(out.with_name(f"{out.name}-corrective"), [*where, "--spikes", "corrective"], "evaluate")
 
 
