@@ -42,7 +42,7 @@ class Row:
 
 ROWS = {
     "distilled": Row("one epoch of internal, half of prediction distillation", LEARN, seeds=(0, 1, 2)),
-    "few": Row("then a quarter of few-steps, T = 4", FEW, seeds=(0, 1, 2), after="distilled"),
+    "few": Row("then a quarter of few-steps, T = 4", FEW, after="distilled"),
     "few-half": Row(
         "the same, every other update at the equilibrium",
         f"{FEW} --settled-share 0.5",
@@ -77,7 +77,13 @@ ROWS = {
         "(d) after general distillation of the BERT before its fine-tuning", LEARN, examples=PART, general=True
     ),
     "signed": Row("signed spikes, rates in [-1, 1]", f"{LEARN} --spikes signed", seeds=(0, 1, 2)),
-    "few-signed": Row("then a quarter of few-steps, T = 4", f"{FEW} --spikes signed", after="signed"),
+    "few-signed": Row("then a quarter of few-steps, T = 4", f"{FEW} --spikes signed", seeds=(0, 1, 2), after="signed"),
+    "few-signed-half": Row(
+        "the same, every other update at the equilibrium",
+        f"{FEW} --spikes signed --settled-share 0.5",
+        seeds=(0, 1, 2),
+        after="signed",
+    ),
     "part-signed": Row("signed spikes", f"{LEARN} --spikes signed", examples=PART),
     "part-signed-2": Row("signed spikes, a threshold of 2", f"{LEARN} --spikes signed --v-th 2", examples=PART),
     "learnt": Row("a learnt threshold per population", f"{LEARN} --thresholds learnt", examples=PART),
