@@ -92,13 +92,13 @@ class Distill(TrainingOptions):
     keep_internal: float = option("weight of the internal stage's loss within the prediction stage", 0.0)
     temperature: float = option("temperature of the logits", 1.0)
     mask: float = option(
-        "share of the word pieces that teacher and student read as [MASK], others in every batch; the teacher's "
+        "share of the word pieces that teacher and student read as [MASK], drawn anew for every batch; the teacher's "
         "activations cannot be kept then",
         0.0,
     )
     dropout: float = option(
-        "dropout of the student's attention weights and of what an encoder's blocks give out, while training; one mask "
-        "for all sweeps and time steps of an update",
+        "dropout of the student's attention weights and of what an encoder's blocks give out, while training; the same "
+        "in all sweeps and time steps of an update, another with another number of workers or MPI ranks",
         0.0,
     )
     forward: str = option(
@@ -194,6 +194,8 @@ class Distill(TrainingOptions):
             raise InputError(f"--looped: found --encoders {self.encoders}, expected 1 or 2")
         if self.mask and self.teacher_cache not in (0.0, 4.0):
             raise InputError("--teacher-cache: with --mask no text comes twice, there is nothing to keep")
+        if self.mask and self.cache_dir and "general" not in self.stages:
+            raise InputError("--cache-dir: with --mask no text comes twice, there is nothing to keep but a corpus")
         if not {"prediction", "few-steps"} & set(self.stages) and (self.labels or self.keep_internal):
             raise InputError(
                 "--labels, --keep-internal: for the stages prediction and few-steps, which --stages leaves out"

@@ -8,6 +8,7 @@ options, and when it was saved.
 import json
 import shutil
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,8 @@ def last_checkpoint(options):
     state = read_json(found[-1] / "state.json")
     now, then = (_decisive(o) for o in (plain(options), state["options"]))
     may_change = MAY_CHANGE | (REMEDIES if "diverged" in state else set())
-    if changed := [flag(k) for k in now if k not in may_change and now[k] != then.get(k)]:
+    defaults = {f.name: f.default for f in fields(options)}  # of an option that the run was begun without
+    if changed := [flag(k) for k in now if k not in may_change and now[k] != then.get(k, defaults[k])]:
         raise InputError(f"--resume: other values of {', '.join(changed)} than in the run in {options.output_dir}")
     return found[-1], state
 

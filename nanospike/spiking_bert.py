@@ -107,7 +107,7 @@ class FrozenDropout:
         self.probability, self.generator, self.scales = probability, generator, []
 
     def sweep(self):
-        """The `drop` of one sweep (see bert.encoders): its n-th call has the masks of the n-th of all others."""
+        """The `drop` of one sweep (see bert.encoders): the n-th call of every sweep uses the n-th mask."""
         numbers = itertools.count()
 
         def drop(x):
@@ -117,6 +117,12 @@ class FrozenDropout:
             return ops.scaled(x, self.scales[number])
 
         return drop
+
+    def keep(self, rows):
+        """That of some examples of the batch, of which it has drawn all masks."""
+        kept = FrozenDropout(self.probability, self.generator)
+        kept.scales = [scale[rows] for scale in self.scales]
+        return kept
 
 
 @dataclass(frozen=True)
@@ -190,7 +196,8 @@ class Network:
 
     def keep(self, rows):
         """The network on some examples of the batch (rows: their indices); not differentiable."""
-        return replace(self, current=self.current[rows], embed_vjp=None, mask=self.mask[rows])
+        dropout = self.dropout and self.dropout.keep(rows)
+        return replace(self, current=self.current[rows], embed_vjp=None, mask=self.mask[rows], dropout=dropout)
 
     def rate_neurons(self):
         return rate_neurons(self.config, thresholds(self.tree))

@@ -59,7 +59,7 @@ class TrainingOptions:
     log_every: int = option("updates per line of train_log.jsonl", 20)
     save_every: int = option("updates per checkpoint; 0: only at the end of a stage", 500)
     resume: bool = option("go on from the last checkpoint in the output directory", False)
-    seed: int = option("seed of initial weights, order of the data and dropout", 0)
+    seed: int = option("seed of initial weights, order of the data, dropout and masks", 0)
     device: str = option("where to compute", "cpu", choices=("cpu", "cuda"))
     workers: int = option(WORKERS_HELP, 0)
 
@@ -257,7 +257,8 @@ class Run:
         print(f"resuming {state['stage']} after step {state['step']}", file=sys.stderr)
         then, now = state["options"], plain(self.options)
         if other := [flag(n) for n in ("device", "workers") if now[n] != then.get(n)]:
-            warnings.warn(f"{', '.join(other)}: another than before, which rounds sums in another order", stacklevel=2)
+            effect = "rounds sums in another order and draws other dropout"
+            warnings.warn(f"{', '.join(other)}: another than before, which {effect}", stacklevel=2)
         return state, state["summary"], optimizer
 
 

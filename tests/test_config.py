@@ -244,6 +244,7 @@ def test_a_file_of_options_is_utf_8(tmp_path):
         (["--mask", "1"], "--mask: found 1.0, expected a share, at least 0 and below 1"),
         (["--dropout", "-0.1"], "--dropout: found -0.1, expected a share"),
         (["--mask", "0.1", "--teacher-cache", "2"], "--teacher-cache: with --mask no text comes twice"),
+        (["--mask", "0.1", "--cache-dir", "cache"], "--cache-dir: with --mask no text comes twice"),
         (["--settled-share", "1.5"], "--settled-share: found 1.5, expected a share between 0 and 1"),
         (["--thresholds", "own"], "--thresholds: found 'own', expected one of fixed, learnt"),
         (["--device", "gpu"], "--device: found 'gpu', expected one of cpu, cuda"),

@@ -90,9 +90,10 @@ CHECKS = {
     "tanh": lambda: check_elementwise(ops.tanh),
     "softmax": lambda: check_elementwise(ops.softmax),
     "dropout": check_dropout,
+    "scaled": lambda: check_elementwise(lambda x: ops.scaled(x, np.cos(np.arange(x.size)).reshape(x.shape))),
     "attention": check_attention,
 }
-HELPERS = {"split_heads", "merge_heads", "mask_bias"}  # no vjp of their own: inside attention
+HELPERS = {"split_heads", "merge_heads", "mask_bias", "dropout_scale"}  # no vjp of their own: inside the others
 
 
 @pytest.mark.parametrize("name", CHECKS)

@@ -131,8 +131,8 @@ def test_an_example_whose_adjoint_was_not_solved_adds_the_gradient_at_constant_f
     assert all(np.array_equal(grads[n], g) for n, g in wanted.items())
 
 
-def penalty_at(student, parameters, inputs, last, seed=5):
-    network = spiking_bert.Network.on(nest(parameters), student.config, *inputs)
+def penalty_at(student, parameters, inputs, last, seed=5, dropout=None):
+    network = spiking_bert.Network.on(nest(parameters), student.config, *inputs, dropout)
     return jacobian_penalty(network, last, seed, Totals.of(inputs[1]))
 
 
@@ -147,15 +147,21 @@ def test_the_jacobian_penalty_is_the_loops_squared_norm():
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_gradient_of_the_jacobian_penalty(loop, seed=1):
+@pytest.mark.parametrize("drop", [0.0, 0.2])
+def test_gradient_of_the_jacobian_penalty(loop, drop, seed=1):
+    """What --jacobian-penalty adds to the gradient, with and without dropout."""
     student, inputs = random_student(seed, spikes="signed", **LOOPS[loop]), random_batch(seed, (3, 2))
-    last = student.equilibrium(*inputs).hidden_states[-1]
-    parameters, rng, grads = student.parameters(), np.random.default_rng(seed), {}
-    penalty_at(student, parameters, inputs, last)[1](0.7, grads)
-    grads = dense_gradients(grads, parameters)
+    out = random_teacher(seed, num_hidden_layers=student.config.num_hidden_layers)(*inputs)
+    parameters, rng = student.parameters(), np.random.default_rng(seed)
+    dropout = spiking_bert.FrozenDropout(drop, np.random.default_rng(seed))
+    plain, without = gradient(student, inputs, out, dropout=dropout)
+    _, penalised = gradient(student, inputs, out, dropout=dropout, jacobian_penalty=0.7, seed=5)
+    grads = {n: g - without[n] for n, g in penalised.items()}
+    last = plain.equilibrium.hidden_states[-1]
     assert all(g.any() for n, g in grads.items() if n.startswith(("feedback.", "lateral.")))
     direction = {n: rng.standard_normal(p.shape) for n, p in parameters.items()}
-    slope = 0.7 * complex_step(lambda p: penalty_at(student, p, inputs, last)[0], parameters, direction)
+    value = lambda p: penalty_at(student, p, inputs, last, dropout=dropout)[0]  # noqa: E731
+    slope = 0.7 * complex_step(value, parameters, direction)
     np.testing.assert_allclose(sum(np.vdot(grads[n], direction[n]) for n in grads), slope, rtol=1e-7)
 
 

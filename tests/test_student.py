@@ -126,6 +126,16 @@ def test_gradients_at_simulated_rates_approach_those_at_the_equilibrium(drop):
     assert gap(run.output_rates[4096], student.equilibrium(*inputs).hidden_states[-1], inputs[1]).max() < 2e-3
 
 
+def test_dropout_of_some_examples_is_that_of_the_batch():
+    student, inputs = random_student(4), random_batch(4)
+    network = student._network(*inputs, dropout=spiking_bert.FrozenDropout(0.3, np.random.default_rng(1)))
+    whole = network.sweep(network.rate_neurons()).hidden_states[-1]
+    for rows in ([1], [0, 2]):
+        few = network.keep(np.array(rows))
+        found = few.sweep(few.rate_neurons(), differentiable=False).hidden_states[-1]
+        np.testing.assert_allclose(found, whole[rows], rtol=1e-12)
+
+
 @pytest.mark.parametrize("loop", [{}, {"feedback": True}, {"lateral": True}])
 def test_a_network_held_at_its_equilibrium_has_the_gradient_of_the_equilibrium(loop):
     student, inputs = random_student(4, dtype="float64", **loop), random_batch(4)

@@ -120,9 +120,11 @@ def train(options, name, seed):
     data = write_part(options.data_dir, options.work / f"data-{row.examples}", row.examples)
     argv = ["--teacher", options.teacher, "--task", TASK, "--data-dir", data, "--attention", 1, "--seed", seed]
     argv += ["--batch-size", options.batch_size, "--max-steps", options.max_steps, "--time-steps", ",".join(STEPS)]
-    argv += ["--log-every", 100, "--probe-every", 1000, "--device", options.device]
-    if "--mask" not in row.options and options.device == "cpu":  # a device computes them as soon as it has read them
+    if options.device != "cpu":  # where computing the teacher's activations is as quick as reading them
+        argv += ["--device", options.device, "--teacher-cache", 0]
+    elif "--mask" not in row.options:
         argv += ["--cache-dir", options.work / "cache", "--teacher-cache", 9]
+    argv += ["--log-every", 100, "--probe-every", 1000]
     if row.general:
         argv += ["--init", options.general]
     elif row.after:
@@ -136,7 +138,7 @@ def train(options, name, seed):
     if failure or any(word in row.options for word in ("ann", "signed", "instant")):
         return failure
     where = ["--model", out, "--task", TASK, "--data-dir", data, "--time-steps", ",".join(STEPS)]
-    where += ["--device", options.device]
+    where += ["--device", options.device] if options.device != "cpu" else []
     return done(out.with_name(f"{out.name}-corrective"), [*where, "--spikes", "corrective"], "evaluate")
 
 
