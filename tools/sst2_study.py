@@ -41,7 +41,7 @@ class Row:
 
 ROWS = {
     "distilled": Row("one epoch of internal, half of prediction distillation", LEARN, seeds=(0, 1, 2)),
-    "few": Row("then a quarter of few-steps, T = 4", FEW, after="distilled"),
+    "few": Row("then a quarter of few-steps, T = 4", FEW, seeds=(0, 1, 2), after="distilled"),
     "few-half": Row(
         "the same, every other update at the equilibrium",
         f"{FEW} --settled-share 0.5",
