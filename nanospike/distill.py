@@ -72,8 +72,6 @@ def read_data(options, teacher, task):
     "general" is a corpus.Corpus, and all there is of a headless run.
     """
     tokenizer = load_tokenizer(teacher.directory, teacher.config.vocab_size)
-    if options.mask:
-        Masking.of(tokenizer, options.mask)  # or else an InputError
     length = min(options.max_length, teacher.config.max_position_embeddings)
     if headless(options, teacher):
         return {"general": read_corpus(options.corpus, tokenizer, length)}, tokenizer
@@ -98,11 +96,12 @@ def prepare(options):
     options = resolved(options, teacher)
     require_usable(options, teacher, task)
     data, tokenizer = read_data(options, teacher, task)
+    masking = Masking.of(tokenizer, options.mask) if options.mask else None
     require_startable(options)
-    return began, options, task, teacher, data, tokenizer
+    return began, options, task, teacher, data, tokenizer, masking
 
 
-def run(began, options, task, teacher, data, tokenizer):
+def run(began, options, task, teacher, data, tokenizer, masking):
     student = initial_student(options, teacher, task, headless(options, teacher))
     labels = {} if student.config.headless else {"id2label": task.id2label}
     student.raw_config = labels | {"nanospike_version": __version__}
@@ -110,7 +109,6 @@ def run(began, options, task, teacher, data, tokenizer):
     job = Run(options, student.parameters())
     if "general" in data:
         data["general"] = job.world.in_turn(lambda: data["general"].tokenised(cache_of(options)))
-    masking = Masking.of(tokenizer, options.mask) if options.mask else None
     summary = job.train(stages_of(options, teacher, student, data, job.workers, masking))
     if job.world.rank:
         return None

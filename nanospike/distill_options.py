@@ -192,7 +192,7 @@ class Distill(TrainingOptions):
             raise InputError("--looped, --feedback: a loop is a feedback of its own; give one of them")
         if self.looped and self.encoders > 2:
             raise InputError(f"--looped: found --encoders {self.encoders}, expected 1 or 2")
-        if self.mask and self.teacher_cache not in (0.0, 4.0):
+        if self.mask and self.teacher_cache not in (0, Distill.teacher_cache):
             raise InputError("--teacher-cache: with --mask no text comes twice, there is nothing to keep")
         if self.mask and self.cache_dir and "general" not in self.stages:
             raise InputError("--cache-dir: with --mask no text comes twice, there is nothing to keep but a corpus")

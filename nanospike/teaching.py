@@ -81,6 +81,8 @@ def gradients(teacher_outputs, student, options, stage, workers, monitor=None, m
     stability = Stability(student.parameters())
 
     def part(batch, seed, totals, teacher_output):
+        if masking:
+            batch = masking(batch, seed[:3])
         inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
         settled = stage == "few-steps" and at_equilibrium(seed[2], options.settled_share)
         dropout = FrozenDropout(options.dropout, random_generator(xp, (*seed, 1))) if options.dropout else None
@@ -99,8 +101,6 @@ def gradients(teacher_outputs, student, options, stage, workers, monitor=None, m
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # solves that fail are counted and logged below
             teacher_output = teacher_outputs()
-            if masking:
-                batches = [masking(batch, seed[:3]) for batch in batches]
             jobs = [(batch, (*seed, i), totals, teacher_output) for i, batch in enumerate(batches)]
             results = workers.map(lambda job: part(*job), jobs)
         stability.after(results)
