@@ -1,12 +1,12 @@
 """nanospike: spiking language models, trained by implicit differentiation and run spike by spike, on NumPy or CuPy."""
 
-from .backend import to_device, to_host
-from .config import InputError
-from .fresh import init_student
-from .inference import predict
-from .models import load_teacher
-from .solve import solve_adjoint
-from .student import load_student
+from .arrays.backend import to_device, to_host
+from .config.errors import InputError
+from .model.fresh import init_student
+from .model.student import load_student
+from .model.teacher import load_teacher
+from .results.inference import predict
+from .solvers.adjoint import solve_adjoint
 
 __version__ = "0.1.0"
 __all__ = [

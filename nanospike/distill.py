@@ -8,22 +8,25 @@ from dataclasses import replace
 import numpy as np
 
 from . import __version__
-from .backend import library
-from .checkpoint import write_json
-from .config import InputError, parse
-from .corpus import read_corpus
+from .arrays.backend import library
+from .config.errors import InputError
+from .config.options import parse
+from .data.corpus import read_corpus
+from .data.tasks import find_task, read_splits, require_label_order, training_texts
+from .data.text import Encoded, Masking, encode_splits, load_tokenizer, require_segments, save_tokenizer
 from .distill_options import Distill
+from .files.bundled import bundled
+from .files.model_files import write_json
 from .glue import run_tasks
-from .inference import bundled, evaluate_student, nested, peak_memory_mb, run_student, table, with_teacher
-from .initial import initial_student, with_student
-from .loss import teacher_layers
-from .models import load_teacher
-from .report import write_report
-from .solve import adjoint_methods
-from .tasks import find_task, read_splits, require_label_order, training_texts
-from .teaching import cache_of, stages_of
-from .text import Encoded, Masking, encode_splits, load_tokenizer, require_segments, save_tokenizer
-from .train import Run, begin, command, require_startable
+from .model.loss import teacher_layers
+from .model.teacher import load_teacher
+from .results.inference import evaluate_student, nested, peak_memory_mb, run_student, table, with_teacher
+from .results.report import write_report
+from .solvers.adjoint import adjoint_methods
+from .start import begin, command, require_startable
+from .training.initial import initial_student, with_student
+from .training.loop import Run
+from .training.teaching import cache_of, stages_of
 
 GENERAL_TEXTS = 64  # of the corpus, evenly spread, on which a student without a task is looked at
 

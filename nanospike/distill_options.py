@@ -4,15 +4,17 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from .config import CHOICES, InputError, flag, option, require_at_least
+from .config.errors import InputError
+from .config.models import CHOICES
+from .config.options import flag, option, require_at_least
 from .glue import TASK_HELP
-from .initial import FRESH, NEURONS
-from .monitor import PROBE_STEPS
-from .neuron import SPIKES
-from .simulate import DRIVES
-from .solve import ADJOINT_METHODS, FORWARD_METHODS
-from .teaching import loss_terms
-from .train import TrainingOptions
+from .model.neuron import SPIKES
+from .model.simulate import DRIVES
+from .solvers.adjoint import ADJOINT_METHODS, FORWARD_METHODS
+from .training.initial import FRESH, NEURONS
+from .training.monitor import PROBE_STEPS
+from .training.options import TrainingOptions
+from .training.teaching import loss_terms
 
 WITHOUT_TOLERANCE = ("one-step", "spide")  # adjoint solvers that do what they do, whatever the residual
 OPEN = "; without it, {} or what the student of --init has"

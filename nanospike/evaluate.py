@@ -5,12 +5,20 @@ import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .checkpoint import require_empty, write_json
-from .config import InputError, flag, option, parse, plain, require_at_least
+from .arrays.workers import WORKERS_HELP, Workers
+from .config.errors import InputError
+from .config.options import flag, option, parse, plain, require_at_least
+from .data.tasks import SPLITS, find_task, read_splits, require_label_order, write_predictions
+from .data.text import encode, load_tokenizer, require_segments
+from .files.bundled import bundled
+from .files.model_files import require_empty, write_json
 from .glue import TASK_HELP, run_tasks
-from .inference import (
+from .model.neuron import SPIKES
+from .model.simulate import DRIVES
+from .model.student import load_student
+from .model.teacher import load_teacher
+from .results.inference import (
     AT_A_TIME,
-    bundled,
     drive_for,
     evaluate_student,
     nested,
@@ -19,14 +27,7 @@ from .inference import (
     table,
     with_teacher,
 )
-from .models import load_teacher
-from .neuron import SPIKES
-from .simulate import DRIVES
-from .student import load_student
-from .tasks import SPLITS, find_task, read_splits, require_label_order, write_predictions
-from .text import encode, load_tokenizer, require_segments
-from .train import announce, command
-from .workers import WORKERS_HELP, Workers
+from .start import announce, command
 
 
 @dataclass(frozen=True, kw_only=True)

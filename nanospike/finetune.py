@@ -5,18 +5,20 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import ops
-from .backend import library, random_generator
-from .checkpoint import write_json
-from .config import option, parse
+from .arrays import ops
+from .arrays.backend import library, random_generator
+from .arrays.tree import leaves, summed
+from .config.options import option, parse
+from .data.tasks import find_task, read_splits
+from .data.text import encode_splits, load_tokenizer, require_segments, save_tokenizer
+from .files.model_files import write_json
 from .glue import TASK_HELP, run_tasks
-from .inference import nested, with_teacher
-from .loss import label_loss
-from .models import load_teacher, with_classifier
-from .tasks import find_task, read_splits
-from .text import encode_splits, load_tokenizer, require_segments, save_tokenizer
-from .train import Run, Stage, TrainingOptions, begin, command, require_startable
-from .tree import leaves, summed
+from .model.loss import label_loss
+from .model.teacher import load_teacher, with_classifier
+from .results.inference import nested, with_teacher
+from .start import begin, command, require_startable
+from .training.loop import Run, Stage
+from .training.options import TrainingOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from .checkpoint import read_json, require_empty, write_json
-from .config import InputError, flag
-from .inference import VARIANTS
-from .parallel import world
-from .resume import ARGS, has_checkpoint, last_checkpoint
-from .tasks import TASKS, find_task, submission_name
+from .config.errors import InputError
+from .config.options import flag
+from .data.tasks import TASKS, find_task, submission_name
+from .files.model_files import read_json, require_empty, write_json
+from .results.inference import VARIANTS
+from .training.parallel import world
+from .training.resume import ARGS, has_checkpoint, last_checkpoint
 
 RESULTS = "eval_results.json"  # what a command leaves behind when it is done with a task
 SHARED = ("metric", "examples", "metrics", *VARIANTS)  # of a task's results, what the results of all repeat

@@ -6,10 +6,12 @@ import types
 from dataclasses import dataclass
 from pathlib import Path
 
-from .config import InputError, option, parse, require_at_least
-from .inference import PREDICT_STEPS, bundled, predict
-from .train import command
-from .workers import WORKERS_HELP, Workers
+from .arrays.workers import WORKERS_HELP, Workers
+from .config.errors import InputError
+from .config.options import option, parse, require_at_least
+from .files.bundled import bundled
+from .results.inference import PREDICT_STEPS, predict
+from .start import command
 
 
 @dataclass(frozen=True, kw_only=True)

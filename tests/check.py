@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nanospike.tree import dense_gradients, leaves
+from nanospike.arrays.tree import dense_gradients, leaves
 
 EPS = 1e-6
 STEP = 1e-30  # complex step: no subtraction, so no rounding

@@ -5,11 +5,11 @@ from dataclasses import asdict, replace
 import numpy as np
 
 import nanospike
-from nanospike import bert
-from nanospike.backend import to_device
-from nanospike.config import BertConfig
-from nanospike.models import Teacher
-from nanospike.tree import nest
+from nanospike.arrays.backend import to_device
+from nanospike.arrays.tree import nest
+from nanospike.config.models import BertConfig
+from nanospike.model import bert
+from nanospike.model.teacher import Teacher
 
 SHAPE = BertConfig(
     vocab_size=40,

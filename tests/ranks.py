@@ -11,11 +11,11 @@ import numpy as np
 from models import random_batch, random_student, random_teacher
 
 from nanospike import InputError, distill, finetune
-from nanospike.loss import Totals
-from nanospike.optim import AdamW, Diverged
-from nanospike.parallel import Sums, world
-from nanospike.train import command
-from nanospike.tree import dense_gradients, leaves
+from nanospike.arrays.tree import dense_gradients, leaves
+from nanospike.model.loss import Totals
+from nanospike.start import command
+from nanospike.training.optim import AdamW, Diverged
+from nanospike.training.parallel import Sums, world
 
 
 def accident(kind, update):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from nanospike import solve_adjoint
-from nanospike.backend import to_device, to_host
+from nanospike.arrays.backend import to_device, to_host
 
 
 def contraction(rng, n, gain):

@@ -27,12 +27,13 @@ from tiny import (
 )
 
 import nanospike
-from nanospike import distill, evaluate, finetune, inference
-from nanospike.inference import bundled
-from nanospike.models import Teacher, with_classifier
-from nanospike.student import Student
-from nanospike.tasks import find_task, read_split
-from nanospike.text import collate, encode, load_tokenizer
+from nanospike import distill, evaluate, finetune
+from nanospike.data.tasks import find_task, read_split
+from nanospike.data.text import collate, encode, load_tokenizer
+from nanospike.files.bundled import bundled
+from nanospike.model.student import Student
+from nanospike.model.teacher import Teacher, with_classifier
+from nanospike.results import inference
 
 predict = importlib.import_module("nanospike.predict")  # the module: nanospike.predict may be the function
 ROOT = Path(nanospike.__file__).resolve().parent.parent

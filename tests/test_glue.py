@@ -9,9 +9,9 @@ from tiny import DEV, TRAIN, contents, edit_json, run, write_sst2, write_sts_b, 
 
 import nanospike
 from nanospike import distill, evaluate, finetune
+from nanospike.data.tasks import find_task, read_split
+from nanospike.data.text import collate, encode, load_tokenizer
 from nanospike.glue import average, summary, summary_table, task_score
-from nanospike.tasks import find_task, read_split
-from nanospike.text import collate, encode, load_tokenizer
 
 SHORT = ("--batch-size", 7, "--epochs", 1, "--log-every", 2)
 NLI = "index\tpromptID\tpairID\tgenre\tb1\tb2\tp1\tp2\tsentence1\tsentence2\tlabel1\tgold_label"

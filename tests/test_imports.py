@@ -1,8 +1,9 @@
-"""Who imports whom: modules only from the rows above them, cupy in one file, and nothing slow at import."""
+"""Who imports whom: folders only from those below them, no circles, cupy in one file, and nothing slow at import."""
 
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,23 +13,15 @@ import nanospike
 PACKAGE = Path(nanospike.__file__).resolve().parent
 ROOT = PACKAGE.parent
 REPOSITORY = Path(__file__).resolve().parents[1]
-ORDER = [
-    ["config"],
-    ["backend", "workers", "progress", "rows"],
-    ["tree", "checkpoint", "solution"],
-    ["ops", "neuron", "optim", "text", "report", "metrics", "cache", "fixedpoint", "krylov", "library", "spide"],
-    ["loss", "simulate", "tasks", "bert", "corpus", "linear", "parallel", "recurrence", "resume"],
-    ["train", "solve"],
-    ["spiking_bert", "stability", "models", "monitor", "teacher_cache"],
-    ["student"],
-    ["inference", "teaching", "fresh"],
-    ["initial"],
-    ["glue"],
-    ["distill_options"],
-    ["distill", "finetune", "evaluate", "predict"],
-]
-RANK = {name: row for row, names in enumerate(ORDER) for name in names}
-MODULES = sorted(p.stem for p in PACKAGE.glob("*.py") if p.stem not in ("__init__", "__main__"))
+TOP = "commands"  # what stands beside the folders
+FOLDERS = [TOP, "results", "training", "model", "data", "solvers", "files", "arrays", "config"]
+RANK = {name: number for number, name in enumerate(FOLDERS)}
+PATHS = {
+    ".".join(p.relative_to(PACKAGE).with_suffix("").parts): p
+    for p in sorted(PACKAGE.rglob("*.py"))
+    if p.name != "__init__.py" and "weights" not in p.parts
+}
+COMMANDS = [n for n, p in PATHS.items() if "." not in n and "__main__" in p.read_text(encoding="utf-8")]
 FOREIGN = {"torch", "transformers", "sklearn", "pandas", "tensorflow", "jax"}
 
 
@@ -41,14 +34,22 @@ def imports(path):
             yield node.module or "", tuple(alias.name for alias in node.names), node.level
 
 
-def siblings(path):
-    """The modules of the package that a file of the package imports."""
+def siblings(name, path):
+    """The modules of the package that a module (name, path) imports."""
     for module, names, level in imports(path):
         if level == 0 and module.partition(".")[0] == "nanospike":
-            level, module = 1, module.partition(".")[2]
-        if level:
-            assert level == 1, f"{path.name}: relative import from above the package"
-            yield from [module.partition(".")[0]] if module else [n for n in names if n in MODULES]
+            base = module.split(".")[1:]
+        elif level:
+            base = [*name.split(".")[: -level or None], *module.split(".")] if module else name.split(".")[:-level]
+        else:
+            continue
+        base = ".".join(base)
+        found = [".".join(filter(None, (base, n))) for n in names]
+        yield from {base if base in PATHS else f for f in found or [base]} & PATHS.keys()
+
+
+def folder(name):
+    return name.partition(".")[0] if "." in name else TOP
 
 
 def tops(path):
@@ -56,27 +57,52 @@ def tops(path):
     return {module.partition(".")[0] for module, _, level in imports(path) if level == 0}
 
 
-def test_the_order_names_every_module_once():
-    named = [name for row in ORDER for name in row]
-    assert sorted(named) == MODULES, "a module has no row, or two: give it one in ORDER"
+def test_every_folder_has_its_place_and_its_line():
+    """In the order above, in the packages that the wheel contains, and a docstring that says what is in it."""
+    folders = {folder(name) for name in PATHS}
+    assert folders == set(FOLDERS)
+    listed = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert sorted(listed) == sorted(["nanospike", "nanospike.weights", *(f"nanospike.{f}" for f in folders - {TOP})])
+    for name in folders - {TOP}:
+        assert ast.get_docstring(ast.parse((PACKAGE / name / "__init__.py").read_text(encoding="utf-8"))), name
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_a_module_imports_only_from_the_rows_above(name):
-    for target in siblings(PACKAGE / f"{name}.py"):
-        assert RANK[target] < RANK[name], f"{name} may not import {target}"
+@pytest.mark.parametrize("name", PATHS)
+def test_a_module_imports_from_its_folder_and_those_below(name):
+    for target in siblings(name, PATHS[name]):
+        assert RANK[folder(target)] >= RANK[folder(name)], f"{name} may not import {target}"
+
+
+def test_the_imports_are_found():
+    """Else the tests here would pass on anything."""
+    assert sum(len(set(siblings(n, p))) for n, p in PATHS.items()) > 150
+    assert "model.equilibrium" in set(siblings("model.student", PATHS["model.student"]))
+    assert "start" in set(siblings("distill", PATHS["distill"]))
+
+
+def test_no_circles():
+    waiting = {n: set(siblings(n, p)) for n, p in PATHS.items()}
+    while waiting:
+        free = {n for n, targets in waiting.items() if not targets & waiting.keys()}
+        assert free, f"circles among {', '.join(waiting)}"
+        waiting = {n: t for n, t in waiting.items() if n not in free}
 
 
 def test_nobody_imports_a_command():
-    for name in MODULES:
-        assert not set(ORDER[-1]) & set(siblings(PACKAGE / f"{name}.py")), name
-    assert not set(ORDER[-1]) & set(siblings(PACKAGE / "__init__.py"))
+    assert {"distill", "finetune", "evaluate", "predict"} <= set(COMMANDS)
+    for name, path in PATHS.items():
+        assert not set(COMMANDS) & set(siblings(name, path)), name
+    assert not set(COMMANDS) & set(siblings("__init__", PACKAGE / "__init__.py"))
+
+
+def test_few_files_at_the_top():
+    assert len(list(PACKAGE.glob("*.py"))) <= 20
 
 
 def test_only_the_backend_imports_cupy():
-    assert [p.stem for p in PACKAGE.glob("*.py") if tops(p) & {"cupy", "cupyx"}] == ["backend"]
-    strings = [p.stem for p in PACKAGE.glob("*.py") if "import_module" in p.read_text(encoding="utf-8")]
-    assert not strings, "an import by name hides from this test"
+    assert [n for n, p in PATHS.items() if tops(p) & {"cupy", "cupyx"}] == ["arrays.backend"]
+    named = [n for n, p in PATHS.items() if "import_module" in p.read_text(encoding="utf-8")]
+    assert set(named) <= {"__main__"}, "an import by name hides from this test"
 
 
 def test_nothing_in_the_repository_imports_another_framework():
@@ -105,18 +131,8 @@ def test_what_the_package_offers_is_there():
 
 
 def test_optional_packages_are_never_needed_at_the_top_of_a_module():
-    optional = {
-        "cupy",
-        "cupyx",
-        "mpi4py",
-        "matplotlib",
-        "tqdm",
-        "huggingface_hub",
-        "tokenizers",
-        "safetensors",
-        "scipy",
-    }
-    for path in PACKAGE.glob("*.py"):
+    optional = set(LATE) | {"cupyx", "numba"}
+    for path in PATHS.values():
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             names = (
                 [a.name for a in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", "") or ""]

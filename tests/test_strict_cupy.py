@@ -25,7 +25,7 @@ def test_it_is_what_the_program_finds(cp):
     import cupyx.scipy.sparse.linalg as linalg
     from cupyx.scipy.special import erf
 
-    from nanospike import backend
+    from nanospike.arrays import backend
 
     assert backend.library("cuda") is cp and cp.__name__ == "cupy"
     assert backend.namespace(cp.zeros(2)) is cp

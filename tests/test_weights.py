@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 import nanospike
-from nanospike.inference import bundled, evaluate_student, teacher_logits
-from nanospike.tasks import find_task, read_split, score, training_texts
-from nanospike.text import encode, load_tokenizer
+from nanospike.data.tasks import find_task, read_split, score, training_texts
+from nanospike.data.text import encode, load_tokenizer
+from nanospike.files.bundled import bundled
+from nanospike.results.inference import evaluate_student, teacher_logits
 
 ROOT = Path(__file__).resolve().parents[1]
 OPINIONS = find_task("opinions")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from models import random_teacher
 
-from nanospike.train import command
+from nanospike.start import command
 
 TRAIN = """\
 1	the tea was hot and the cake was fresh .

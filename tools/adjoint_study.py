@@ -19,12 +19,12 @@ import time
 import numpy as np
 
 import nanospike
-from nanospike import loss, spiking_bert
-from nanospike.config import InputError
-from nanospike.solve import ADJOINT_METHODS
-from nanospike.tasks import find_task, read_split
-from nanospike.text import collate, encode, load_tokenizer
-from nanospike.tree import dense_gradients
+from nanospike.arrays.tree import dense_gradients
+from nanospike.config.errors import InputError
+from nanospike.data.tasks import find_task, read_split
+from nanospike.data.text import collate, encode, load_tokenizer
+from nanospike.model import equilibrium, loss
+from nanospike.solvers.adjoint import ADJOINT_METHODS
 
 SHAPE = {
     "vocab_size": 200, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128,
@@ -52,12 +52,12 @@ def settled_on_text(student, options):
     length = min(options.length or 128, student.config.max_position_embeddings)
     data = encode(load_tokenizer(options.model), examples.texts[:batch], length, examples.labels[:batch])
     inputs = collate(data, np.arange(batch))
-    network = spiking_bert.Network.on(
+    network = equilibrium.Network.on(
         student.tree, student.config, inputs.input_ids, inputs.attention_mask, inputs.token_type_ids
     )
-    equilibrium, vjp = spiking_bert.solve(network)
-    _, loss_vjp = loss.label_loss(equilibrium.logits, inputs.labels)
-    return equilibrium, vjp, ([None] * len(equilibrium.hidden_states), None, loss_vjp(1.0))
+    settled, vjp = equilibrium.solve(network)
+    _, loss_vjp = loss.label_loss(settled.logits, inputs.labels)
+    return settled, vjp, ([None] * len(settled.hidden_states), None, loss_vjp(1.0))
 
 
 def settled_on_noise(student, options):
@@ -66,13 +66,13 @@ def settled_on_noise(student, options):
     ids = rng.integers(0, student.config.vocab_size, (batch, length))
     mask = np.ones_like(ids)
     mask[1::2, 3 * length // 4 :] = 0
-    network = spiking_bert.Network.on(student.tree, student.config, ids, mask, np.zeros_like(ids))
-    equilibrium, vjp = spiking_bert.solve(network)
-    dtype = equilibrium.logits.dtype
+    network = equilibrium.Network.on(student.tree, student.config, ids, mask, np.zeros_like(ids))
+    settled, vjp = equilibrium.solve(network)
+    dtype = settled.logits.dtype
     dhidden = [
-        rng.standard_normal(h.shape).astype(dtype) * mask[:, :, None].astype(dtype) for h in equilibrium.hidden_states
+        rng.standard_normal(h.shape).astype(dtype) * mask[:, :, None].astype(dtype) for h in settled.hidden_states
     ]
-    return equilibrium, vjp, (dhidden, None, rng.standard_normal(equilibrium.logits.shape).astype(dtype))
+    return settled, vjp, (dhidden, None, rng.standard_normal(settled.logits.shape).astype(dtype))
 
 
 def backward(vjp, cotangents, method, rtol):

@@ -16,16 +16,18 @@ from pathlib import Path
 import numpy as np
 from runs import piped, told
 
-from nanospike.checkpoint import write_json
-from nanospike.config import InputError, option, parse, require_at_least
-from nanospike.inference import bundled, run_student
-from nanospike.neuron import SPIKES
-from nanospike.simulate import decided
-from nanospike.student import load_student
-from nanospike.tasks import find_task, read_split, score
-from nanospike.text import encode, load_tokenizer
-from nanospike.train import command
-from nanospike.workers import Workers
+from nanospike.arrays.workers import Workers
+from nanospike.config.errors import InputError
+from nanospike.config.options import option, parse, require_at_least
+from nanospike.data.tasks import find_task, read_split, score
+from nanospike.data.text import encode, load_tokenizer
+from nanospike.files.bundled import bundled
+from nanospike.files.model_files import write_json
+from nanospike.model.neuron import SPIKES
+from nanospike.model.simulate import decided
+from nanospike.model.student import load_student
+from nanospike.results.inference import run_student
+from nanospike.start import command
 
 MARGINS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0)
 

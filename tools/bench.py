@@ -33,19 +33,20 @@ from pathlib import Path
 import numpy as np
 
 import nanospike
-from nanospike import teaching
-from nanospike.bert import parameter_shapes
-from nanospike.checkpoint import read_json, read_tensors, write_json, write_tensors
-from nanospike.config import BertConfig
+from nanospike.arrays.tree import nest
+from nanospike.arrays.workers import Workers, shares
+from nanospike.config.models import BertConfig
+from nanospike.data.tasks import find_task, read_split
+from nanospike.data.text import batch_order, collate, encode, load_tokenizer
 from nanospike.distill import Distill
-from nanospike.inference import bundled, run_student
-from nanospike.loss import Totals
-from nanospike.models import Teacher, load_teacher, with_classifier
-from nanospike.optim import AdamW
-from nanospike.tasks import find_task, read_split
-from nanospike.text import batch_order, collate, encode, load_tokenizer
-from nanospike.tree import nest
-from nanospike.workers import Workers, shares
+from nanospike.files.bundled import bundled
+from nanospike.files.model_files import read_json, read_tensors, write_json, write_tensors
+from nanospike.model.bert import parameter_shapes
+from nanospike.model.loss import Totals
+from nanospike.model.teacher import Teacher, load_teacher, with_classifier
+from nanospike.results.inference import run_student
+from nanospike.training import teaching
+from nanospike.training.optim import AdamW
 
 BATCHES = 24  # real batches that the programs go through, again and again
 SIZES = {"4x128": (4, 32), "4x128 b64": (4, 64), "3x384": (3, 32), "3x384 b64": (3, 64), "4x768": (4, 32)}
@@ -143,7 +144,7 @@ class Ours:
 
 
 def part_of(ids, mask):
-    from nanospike.text import Batch
+    from nanospike.data.text import Batch
 
     return Batch(ids, mask, ids * 0, None, np.arange(len(ids)))
 

@@ -17,12 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from nanospike.checkpoint import write_json
-from nanospike.config import option, parse, require_at_least
-from nanospike.corpus import read_corpus
-from nanospike.inference import bundled, peak_memory_mb
-from nanospike.text import collate, load_tokenizer
-from nanospike.train import Stage, TrainingOptions, command
+from nanospike.config.options import option, parse, require_at_least
+from nanospike.data.corpus import read_corpus
+from nanospike.data.text import collate, load_tokenizer
+from nanospike.files.bundled import bundled
+from nanospike.files.model_files import write_json
+from nanospike.results.inference import peak_memory_mb
+from nanospike.start import command
+from nanospike.training.loop import Stage
+from nanospike.training.options import TrainingOptions
 
 PARAGRAPH = (20, 300)  # words, from and to
 GLUED = 0.1  # share of words that follow the one before without a space, so that the tokenizer has something to split

@@ -12,8 +12,11 @@ from collections import Counter
 from contextlib import ExitStack, contextmanager
 from unittest.mock import patch
 
-from nanospike import bert, loss, neuron, ops, optim, simulate, teaching, text, tree
-from nanospike.workers import Workers
+from nanospike.arrays import ops, tree
+from nanospike.arrays.workers import Workers
+from nanospike.data import text
+from nanospike.model import bert, loss, neuron, simulate
+from nanospike.training import optim, teaching
 
 REST, WAIT = ("rest", ""), ("wait", "")  # what no other block claims; a thread that waits for others
 

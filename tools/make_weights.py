@@ -19,16 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
-from nanospike import bert, ops
-from nanospike.backend import library, random_generator
-from nanospike.checkpoint import replacing, write_json
-from nanospike.config import BertConfig, InputError, option, parse
-from nanospike.finetune import dropping
-from nanospike.inference import teacher_logits
-from nanospike.loss import logits_loss
-from nanospike.models import Teacher, load_teacher
-from nanospike.tasks import find_task, read_split, score
-from nanospike.text import (
+from nanospike.arrays import ops
+from nanospike.arrays.backend import library, random_generator
+from nanospike.arrays.tree import child, leaves, nest
+from nanospike.config.errors import InputError
+from nanospike.config.models import BertConfig
+from nanospike.config.options import option, parse
+from nanospike.data.tasks import find_task, read_split, score
+from nanospike.data.text import (
     SPECIAL_TOKENS,
     Encoded,
     bert_template,
@@ -38,8 +36,15 @@ from nanospike.text import (
     load_tokenizer,
     read_lines,
 )
-from nanospike.train import Run, Stage, TrainingOptions, begin, command
-from nanospike.tree import child, leaves, nest
+from nanospike.files.model_files import replacing, write_json
+from nanospike.finetune import dropping
+from nanospike.model import bert
+from nanospike.model.loss import logits_loss
+from nanospike.model.teacher import Teacher, load_teacher
+from nanospike.results.inference import teacher_logits
+from nanospike.start import begin, command
+from nanospike.training.loop import Run, Stage
+from nanospike.training.options import TrainingOptions
 
 
 @dataclass(frozen=True, kw_only=True)

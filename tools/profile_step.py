@@ -37,9 +37,9 @@ import bench
 import numpy as np
 from clock import BLOCKS, REST, WAIT, Clock, timed, timed_layer
 
-from nanospike import text
-from nanospike.checkpoint import write_json
-from nanospike.workers import blas_threads
+from nanospike.arrays.workers import blas_threads
+from nanospike.data import text
+from nanospike.files.model_files import write_json
 
 COLUMNS = ("teacher", "forward", "backward")  # of a step; "" is what belongs to none of them
 NOTABLE = 5  # percent of the step

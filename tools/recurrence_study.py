@@ -25,9 +25,10 @@ from pathlib import Path
 from runs import TASK, done, piped, python, told, write_part
 
 import nanospike
-from nanospike.checkpoint import read_json, write_json
-from nanospike.config import InputError, flag, option, parse, plain, require_at_least
-from nanospike.train import command
+from nanospike.config.errors import InputError
+from nanospike.config.options import flag, option, parse, plain, require_at_least
+from nanospike.files.model_files import read_json, write_json
+from nanospike.start import command
 
 STUDENTS = {  # name: options of distill. 3-feedback-8 has 6144 numbers more than 3 (of 384): equal size, as good as
     "3": "--encoders 3",

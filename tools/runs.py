@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 import nanospike
-from nanospike.config import InputError, plain
-from nanospike.tasks import find_task, split_path
+from nanospike.config.errors import InputError
+from nanospike.config.options import plain
+from nanospike.data.tasks import find_task, split_path
 
 TASK = "sst-2"
 PLACES = ("teacher", "model", "data_dir", "work", "general", "json")  # options of the studies that are paths

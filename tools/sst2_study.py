@@ -15,10 +15,11 @@ from pathlib import Path
 from runs import TASK, done, piped, told, write_part
 
 import nanospike
-from nanospike.backend import DEVICES
-from nanospike.checkpoint import read_json, write_json
-from nanospike.config import InputError, option, parse, require_at_least
-from nanospike.train import command
+from nanospike.arrays.backend import DEVICES
+from nanospike.config.errors import InputError
+from nanospike.config.options import option, parse, require_at_least
+from nanospike.files.model_files import read_json, write_json
+from nanospike.start import command
 
 STEPS = ("2", "4", "8", "16")
 LEARN = "--stages internal,prediction --epochs 1,0.5 --learning-rate 1e-3,3e-4"

@@ -1,0 +1,145 @@
+"""The few things NumPy and CuPy spell differently. The only file that imports cupy."""
+
+import sys
+
+import numpy as np
+
+from ..config.errors import InputError
+
+DEVICES = ("cpu", "cuda")
+DTYPES = ("float32", "float64")
+
+# erf(x) = x P(x^2) / Q(x^2) on [-4, 4]: the rational form that Eigen and XLA use for float32, highest
+# power first; tests/test_backend.py holds it against scipy (3e-7 relative).
+ERF_P = (
+    -2.72614225801306e-10,
+    2.77068142495902e-08,
+    -2.10102402082508e-06,
+    -5.69250639462346e-05,
+    -7.34990630326855e-04,
+    -2.95459980854025e-03,
+    -1.60960333262415e-02,
+)
+ERF_Q = (
+    -1.45660718464996e-05,
+    -2.13374055278905e-04,
+    -1.68282697438203e-03,
+    -7.37332916720468e-03,
+    -1.42647390514189e-02,
+)
+BLOCK = 32768  # float32 elements: a block and its two scratch rows stay in a core's L2 cache
+
+
+def namespace(*arrays):
+    """The module (numpy or cupy) that owns `arrays`. Mixing the two is a TypeError."""
+    owners = {type(a).__module__.partition(".")[0] for a in arrays}
+    if owners == {"numpy"}:
+        return np
+    if owners == {"cupy"}:
+        return sys.modules["cupy"]
+    raise TypeError(f"arrays of {' and '.join(sorted(owners))}: move them to one device with nanospike.to_device")
+
+
+def library(device):
+    """numpy for "cpu", cupy for "cuda"; InputError where that device cannot be used."""
+    if device == "cpu":
+        return np
+    if device != "cuda":
+        raise InputError(f"device: found {device!r}, expected one of {', '.join(DEVICES)}")
+    try:
+        import cupy
+    except ImportError:
+        raise InputError(
+            "device cuda: CuPy is not installed; pip install 'nanospike[gpu]', or use --device cpu"
+        ) from None
+    if not cupy.is_available():
+        raise InputError("device cuda: CuPy finds no usable GPU; check the driver, or use --device cpu")
+    return cupy
+
+
+def to_device(array, device):
+    """`array` (NumPy or CuPy) as an array of the device's library; copies only where it has to."""
+    xp = library(device)
+    return xp.asarray(array if xp is not np else to_host(array))
+
+
+def to_host(array):
+    """A NumPy array with the values of `array`."""
+    return array.get() if hasattr(array, "get") else np.asarray(array)
+
+
+def float_dtype(dtype):
+    """np.float32 or np.float64; InputError for any other name."""
+    try:
+        name = dtype if dtype is None else np.dtype(dtype).name  # np.dtype(None) is float64
+    except TypeError:
+        name = None
+    if name not in DTYPES:
+        raise InputError(f"dtype: found {dtype!r}, expected one of {', '.join(DTYPES)}")
+    return np.dtype(name).type
+
+
+def erf(x):
+    """Error function, any shape. float32 on the CPU: vectorised, to float32 accuracy; the rest: scipy / cupyx."""
+    if namespace(x) is not np:
+        from cupyx.scipy.special import erf as device_erf
+
+        return device_erf(x)
+    if x.dtype != np.float32:
+        from scipy.special import erf as scipy_erf
+
+        return scipy_erf(x)
+    out = np.empty(x.shape, np.float32)
+    flat, flat_out = np.ascontiguousarray(x).reshape(-1), out.reshape(-1)
+    scratch = np.empty((2, min(BLOCK, flat.size)), np.float32)
+    for start in range(0, flat.size, BLOCK):
+        block = flat_out[start : start + BLOCK]
+        square, bottom = scratch[:, : block.size]
+        np.clip(flat[start : start + BLOCK], -4.0, 4.0, out=block)
+        np.multiply(block, block, out=square)
+        block *= _horner(ERF_P, square, bottom)
+        block /= _horner(ERF_Q, square, bottom)
+    return out
+
+
+def _horner(coefficients, x, out):
+    np.multiply(x, coefficients[0], out=out)
+    for c in coefficients[1:-1]:
+        out += c
+        out *= x
+    out += coefficients[-1]
+    return out
+
+
+def scatter_add(target, indices, rows):
+    """target[indices[i]] += rows[i], repeated indices added up. In place."""
+    namespace(target, rows).add.at(target, indices, rows)  # cupyx.scatter_add is deprecated
+
+
+def sum_by_index(indices, rows):
+    """(unique indices (U,), sums of their rows (U, D)) of indices (n,) and rows (n, D)."""
+    xp = namespace(indices, rows)
+    if xp is not np:
+        unique, inverse = xp.unique(indices, return_inverse=True)
+        sums = xp.zeros((unique.size, rows.shape[1]), rows.dtype)
+        scatter_add(sums, inverse, rows)
+        return unique, sums
+    order = np.argsort(indices, kind="stable")
+    ordered = indices[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    return ordered[starts], np.add.reduceat(rows[order], starts, axis=0)
+
+
+def random_generator(xp, seed):
+    """The library's own generator: NumPy's and CuPy's streams differ for the same seed."""
+    return xp.random.default_rng(seed)
+
+
+def krylov(xp):
+    """(LinearOperator, {name: solver}) of the library: cupyx has fewer of them than scipy."""
+    if xp is np:
+        import scipy.sparse.linalg as linalg
+    else:
+        import cupyx.scipy.sparse.linalg as linalg
+    names = ("gmres", "bicgstab", "lgmres", "gcrotmk", "tfqmr")
+    return linalg.LinearOperator, {n: getattr(linalg, n) for n in names if hasattr(linalg, n)}

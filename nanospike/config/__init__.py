@@ -1,0 +1,1 @@
+"""What a model is and what a command can be asked for: flat frozen records."""

@@ -1,0 +1,129 @@
+"""The shapes of the models: flat frozen records, checked when they are made."""
+
+import math
+from dataclasses import MISSING, dataclass, fields
+
+from .errors import InputError
+from .options import base_type
+
+SIZES = {int: "a whole number of at least 1", float: "a number of at least 0", bool: "true or false"}
+
+
+def _fits(kind, value):
+    """Whether a field of a model's configuration may have this value."""
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and value >= 1
+    return isinstance(value, (int, float)) and 0 <= value < math.inf
+
+
+@dataclass(frozen=True, kw_only=True)
+class BertConfig:
+    """The shape of a BERT encoder, under Hugging Face's names."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    layer_norm_eps: float = 1e-12
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    initializer_range: float = 0.02
+    num_labels: int = 2
+    hidden_act: str = "gelu"
+    position_embedding_type: str = "absolute"
+
+    def __post_init__(self):
+        for f in fields(self):
+            value, kind = getattr(self, f.name), base_type(f.type)
+            is_default = type(value) is type(f.default) and value == f.default
+            if kind in SIZES and not is_default and not _fits(kind, value):
+                raise InputError(f"config: {f.name}: found {value!r}, expected {SIZES[kind]}")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            if getattr(self, name) >= 1:
+                raise InputError(f"config: {name}: found {getattr(self, name)}, expected below 1")
+        if self.hidden_size % self.num_attention_heads:
+            raise InputError(
+                f"config: hidden_size {self.hidden_size} does not divide into {self.num_attention_heads} heads"
+            )
+        for name, only in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
+            if getattr(self, name) != only:
+                raise InputError(f"config: {name}: found {getattr(self, name)!r}, only {only!r} is supported")
+
+
+CHOICES = {
+    "spikes": ("binary", "corrective", "signed"),
+    "activation": ("spiking", "ann"),
+    "feedback_from": ("tokens", "cls"),
+    "reset": ("soft", "hard"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentConfig(BertConfig):
+    """A spiking student: BERT's shape, and its neurons."""
+
+    v_th: float = 1.0  # firing threshold, in units of the current
+    leak: float = 1.0  # factor on a membrane per time step: 1 is IF, below 1 LIF
+    reset: str = "soft"  # after a spike: v_th is subtracted; "hard": the membrane is set to 0 (simulation only)
+    spikes: str = "binary"  # binary, corrective: rates in [0, 1]; signed: in [-1, 1]
+    feedback: bool = False  # the last encoder's rates return to the embedding neurons
+    feedback_rank: int = 0  # of the feedback weight; 0: a full matrix
+    feedback_from: str = "tokens"  # each token's rates to itself; "cls": the first token's rates to all
+    looped: bool = False  # the same one or two encoders over and over, until they reproduce their input
+    lateral: bool = False  # the last encoder's output neurons inhibit one another, token by token
+    feedback_gain: float = 0.1  # scale of the fresh weights of all these
+    activation: str = "spiking"  # "ann": no neurons at all, an ordinary BERT of this size (a baseline)
+    teacher_hidden_size: int | None = None  # outputs of distill_map; None: hidden_size
+    headless: bool = False  # distilled on general text only: its classifier has not been trained
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.v_th > 0:
+            raise InputError(f"config: v_th: found {self.v_th}, expected a positive threshold")
+        if not 0 < self.leak <= 1:
+            raise InputError(f"config: leak: found {self.leak}, expected above 0 and at most 1")
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise InputError(f"config: {name}: found {getattr(self, name)!r}, expected one of {', '.join(known)}")
+        self._check_loop()
+
+    def _check_loop(self):
+        if self.feedback_rank > self.hidden_size:
+            raise InputError(f"config: feedback_rank: found {self.feedback_rank}, hidden_size is {self.hidden_size}")
+        if not self.feedback and (self.feedback_rank or self.feedback_from != "tokens"):
+            raise InputError("config: feedback_rank, feedback_from: without effect, for feedback is false")
+        if self.looped and self.feedback:
+            raise InputError("config: looped, feedback: found both, expected one: a loop is a feedback of its own")
+        if self.looped and self.num_hidden_layers > 2:
+            raise InputError(f"config: looped: found {self.num_hidden_layers} encoders, expected 1 or 2")
+
+    @property
+    def recurrent(self):
+        """Whether anything returns: the equilibrium then is a fixed point that has to be solved for."""
+        return self.feedback or self.looped or self.lateral
+
+
+def declared_labels(values, where):
+    """How many labels the dict of a config.json says there are, None if it does not say."""
+    names = values.get("id2label")
+    if names is not None and not (isinstance(names, dict) and all(str(k).isdigit() for k in names)):
+        raise InputError(f"{where}: id2label: found {names!r}, expected an object of label numbers and names")
+    return values.get("num_labels", len(names) if names else None)
+
+
+def read_config(kind, values, where):
+    """A `kind` (BertConfig or StudentConfig) from a dict; keys that it does not know belong to others."""
+    if (labels := declared_labels(values, where)) is not None:
+        values = values | {"num_labels": labels}
+    known = {f.name: values[f.name] for f in fields(kind) if f.name in values}
+    if missing := [f.name for f in fields(kind) if f.default is MISSING and f.name not in known]:
+        raise InputError(f"{where}: missing {', '.join(missing)}")
+    try:
+        return kind(**known)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None

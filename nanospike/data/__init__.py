@@ -1,0 +1,1 @@
+"""Texts, tasks and metrics: from files to word pieces in batches, from answers to scores."""

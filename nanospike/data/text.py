@@ -1,0 +1,277 @@
+"""Tokenizing, and batches of similar length with dynamic padding."""
+
+import functools
+import hashlib
+import json
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..arrays.backend import namespace, to_device
+from ..config.errors import InputError
+from ..files.model_files import read_json, replacing
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+TEXTS_AT_A_TIME = 4096  # encoded; what the tokenizer returns is ten times as large as the ids
+MASKING = 0x6D61736B  # in its random seeds, so that they are nobody else's
+POOL = 50  # batches whose examples are sorted by length together
+
+
+def load_tokenizer(directory, vocabulary=None):
+    """The `tokenizers.Tokenizer` of a Hugging Face directory: tokenizer.json, or a BERT one made of vocab.txt.
+
+    InputError if it knows more word pieces than the model, which has `vocabulary`.
+    """
+    tokenizer = _load_tokenizer(Path(directory))
+    pieces = tokenizer.get_vocab_size()
+    if vocabulary is not None and pieces > vocabulary:
+        raise InputError(f"{directory}: the tokenizer has {pieces} word pieces, config.json says {vocabulary}")
+    return tokenizer
+
+
+def save_tokenizer(tokenizer, directory):
+    """Write tokenizer.json, unless the directory has one."""
+    path = Path(directory) / "tokenizer.json"
+    if not path.exists():
+        with replacing(path) as temporary:
+            tokenizer.save(str(temporary))
+
+
+def _load_tokenizer(directory):
+    from tokenizers import Tokenizer
+
+    path = directory / "tokenizer.json"
+    if path.exists():
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises plain Exception
+            raise InputError(f"{path}: not a tokenizer: {error}") from None
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
+    if not (directory / "vocab.txt").exists():
+        raise InputError(f"{directory}: found neither tokenizer.json nor vocab.txt")
+    return _from_vocabulary(directory)
+
+
+def _from_vocabulary(directory):
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    path = directory / "vocab.txt"
+    vocabulary = {p: i for i, p in enumerate(read_text(path).rstrip("\n").split("\n"))}
+    if missing := [t for t in ("[UNK]", "[CLS]", "[SEP]") if t not in vocabulary]:
+        raise InputError(f"{path}: no {', '.join(missing)}")
+    settings = directory / "tokenizer_config.json"
+    options = read_json(settings) if settings.exists() else {}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        lowercase=options.get("do_lower_case", True),
+        strip_accents=options.get("strip_accents"),  # None: as the letter case
+        handle_chinese_chars=options.get("tokenize_chinese_chars", True),
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = bert_template(vocabulary)
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens([t for t in SPECIAL_TOKENS if t in vocabulary])
+    return tokenizer
+
+
+def bert_template(vocabulary):
+    """[CLS] text [SEP], or [CLS] text [SEP] pair [SEP] with segment ids 0 and 1."""
+    from tokenizers import processors
+
+    return processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(t, vocabulary[t]) for t in ("[CLS]", "[SEP]")],
+    )
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of examples, without padding: ids and types are lists of int64 arrays (L,); labels (n,) or None.
+
+    What training needs of its data: their number, lengths, labels, examples, digest. corpus.TokenStore has them too.
+    """
+
+    ids: list
+    types: list
+    labels: np.ndarray | None = None
+
+    def __len__(self):
+        return len(self.ids)
+
+    @functools.cached_property
+    def lengths(self):
+        """(n,) int64; counted once, for every step of training asks for those of its batch."""
+        return np.array([len(ids) for ids in self.ids], np.int64)
+
+    def examples(self, index):
+        """[(ids (L,), types (L,))] of the examples `index`."""
+        return [(self.ids[i], self.types[i]) for i in index]
+
+    def digest(self):
+        """A hash of the ids and segments of all examples."""
+        digest = hashlib.sha256(self.lengths.tobytes())
+        for ids, types in zip(self.ids, self.types, strict=True):
+            digest.update(ids.tobytes() + types.tobytes())
+        return digest.hexdigest()
+
+
+def encode(tokenizer, texts, max_length, labels=None):
+    """Encode texts, each a string or a pair of strings. Longer ones are cut to max_length pieces, with one warning."""
+    tokenizer.no_truncation()
+    ids, types, cut = [], [], 0
+    for start in range(0, len(texts), TEXTS_AT_A_TIME):
+        some = [t if isinstance(t, str) else tuple(t) for t in texts[start : start + TEXTS_AT_A_TIME]]
+        pieces = tokenizer.encode_batch(some)
+        too_long = [i for i, p in enumerate(pieces) if len(p.ids) > max_length]
+        if too_long:
+            tokenizer.enable_truncation(max_length)
+            for i in too_long:
+                pieces[i] = tokenizer.encode_batch([some[i]])[0]
+            tokenizer.no_truncation()
+        cut += len(too_long)
+        ids += [np.array(p.ids, np.int64) for p in pieces]
+        types += [np.array(p.type_ids, np.int64) for p in pieces]
+    if cut:
+        warnings.warn(
+            f"{cut} of {len(texts)} texts are longer than {max_length} word pieces and were cut", stacklevel=2
+        )
+    return Encoded(ids, types, labels)
+
+
+def encode_splits(tokenizer, splits, max_length):
+    """{name: Encoded} of {name: tasks.Examples}: with one warning for all of them."""
+    whole = encode(tokenizer, [t for s in splits.values() for t in s.texts], max_length)
+    encoded, start = {}, 0
+    for name, examples in splits.items():
+        stop = start + len(examples.texts)
+        encoded[name] = Encoded(whole.ids[start:stop], whole.types[start:stop], examples.labels)
+        start = stop
+    return encoded
+
+
+def require_segments(data, config, where):
+    """InputError if the data have pairs of texts, and the model one segment only."""
+    if config.type_vocab_size < 2 and any(types.any() for types in data.types):
+        raise InputError(f"{where}: type_vocab_size is {config.type_vocab_size}, pairs of texts need 2")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """input_ids, attention_mask, token_type_ids (B, L) int64, labels (B,) or None, all on one device; index (B,) on the
+    host: which examples they are."""
+
+    input_ids: object
+    attention_mask: object
+    token_type_ids: object
+    labels: object
+    index: np.ndarray
+
+
+def collate(data, index, device="cpu"):
+    """The examples `index` of an Encoded or a TokenStore, padded with 0 to the longest of them."""
+    rows = data.examples(index)
+    ids, mask, types = np.zeros((3, len(rows), max(len(row) for row, _ in rows)), np.int64)
+    for i, (row, segments) in enumerate(rows):
+        ids[i, : len(row)], mask[i, : len(row)], types[i, : len(row)] = row, 1, segments
+    labels = None if data.labels is None else to_device(data.labels[index], device)
+    return Batch(*(to_device(a, device) for a in (ids, mask, types)), labels, np.asarray(index))
+
+
+@dataclass(frozen=True)
+class Masking:
+    """Each word piece of a batch is replaced by `piece`, [MASK], with a probability; `special` ones and padding never.
+
+    What is replaced is a function of (seed, example), however a batch is split.
+    """
+
+    probability: float
+    piece: int
+    special: tuple
+
+    @classmethod
+    def of(cls, tokenizer, probability):
+        """Of a BERT's tokenizer; InputError if it has no [MASK]."""
+        piece = tokenizer.token_to_id("[MASK]")
+        if piece is None:
+            raise InputError("--mask: the teacher's tokenizer has no [MASK]")
+        special = {tokenizer.token_to_id(t) for t in ("[CLS]", "[SEP]")} - {None}
+        return cls(probability, piece, tuple(sorted(special)))
+
+    def __call__(self, batch, seed):
+        """The Batch with other ids. seed: a sequence of ints."""
+        xp, ids = namespace(batch.input_ids), batch.input_ids
+        draws = [np.random.default_rng((*seed, MASKING, int(i))).random(ids.shape[1]) for i in batch.index]
+        hidden = (xp.asarray(np.stack(draws)) < self.probability) & (batch.attention_mask != 0)
+        for special in self.special:
+            hidden &= ids != special
+        return replace(batch, input_ids=xp.where(hidden, self.piece, ids))
+
+
+@dataclass(frozen=True)
+class BatchOrder:
+    """The batches of one epoch, int64 index arrays: a sequence that makes each when it is asked for.
+
+    examples (n,): every one once, those of a batch side by side; turns (batches,): which batch comes when.
+    """
+
+    examples: np.ndarray
+    turns: np.ndarray
+    batch_size: int
+
+    def __len__(self):
+        return len(self.turns)
+
+    def __getitem__(self, step):
+        start = int(self.turns[step]) * self.batch_size
+        return self.examples[start : start + self.batch_size].astype(np.int64)
+
+
+def batch_order(lengths, batch_size, seed):
+    """The BatchOrder of one epoch: random, examples of similar length together, a function of the seed.
+
+    `seed` is an int or a sequence of ints (run, stage, epoch). Takes 4 bytes an example, up to two thousand million.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(np.arange(len(lengths), dtype=np.int32 if len(lengths) < 2**31 else np.int64))
+    for start in range(0, len(order), POOL * batch_size):
+        pool = order[start : start + POOL * batch_size]
+        pool[:] = pool[np.argsort(lengths[pool], kind="stable")]
+    return BatchOrder(order, rng.permutation(-(-len(order) // batch_size)), batch_size)
+
+
+def in_length_order(encoded, batch_size):
+    """Indices of batches that cover all examples once, sorted by length: least padding, for evaluation."""
+    order = np.argsort(encoded.lengths, kind="stable")
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def read_text(path, encoding="utf-8"):
+    """All of a text file; InputError for one that cannot be read."""
+    try:
+        return Path(path).read_text(encoding=encoding)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+
+
+def read_lines(paths):
+    """The non-empty lines of text files; InputError for a file that cannot be read or has none."""
+    lines = []
+    for path in paths:
+        found = [s for line in read_text(path).split("\n") if (s := line.strip())]
+        if not found:
+            raise InputError(f"{path}: no text in it, expected a paragraph a line")
+        lines += found
+    return lines
+
+
+def label_names(directory):
+    """{label index: name} of a model's config.json, {} if it names none."""
+    names = json.loads((Path(directory) / "config.json").read_text(encoding="utf-8")).get("id2label") or {}
+    return {int(k): str(v) for k, v in names.items()}

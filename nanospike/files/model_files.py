@@ -1,0 +1,184 @@
+"""Model directories in Hugging Face's layout: config.json, model.safetensors, tokenizer.json.
+
+Whatever is written is written under another name first and then renamed, so that a file is whole or absent.
+"""
+
+import json
+import os
+import shutil
+import struct
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from ..arrays.backend import to_device, to_host
+from ..config.errors import InputError
+
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
+TENSOR_KINDS = "BOOL U8 U16 U32 U64 I8 I16 I32 I64 BF16 F16 F32 F64 C64".split()
+
+
+def read_json(path):
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: found a JSON {type(value).__name__}, expected an object")
+    return value
+
+
+def read_tensors(path):
+    """{name: array} of one safetensors file; float16 and bfloat16 become float32, the rest stays as it is."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}
+            if strange := [f"{name} ({kind})" for name, kind in kinds.items() if kind not in TENSOR_KINDS]:
+                raise InputError(f"{path}: tensors of a type that NumPy lacks: {_some(strange)}")
+            tensors = {name: file.get_tensor(name) for name, kind in kinds.items() if kind != "BF16"}
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    except SafetensorError as error:
+        raise InputError(f"{path}: not a whole safetensors file: {error}") from None
+    if len(tensors) < len(kinds):
+        tensors |= _read_bfloat16(path)
+    return {n: t.astype(np.float32) if t.dtype == np.float16 else t for n, t in tensors.items()}
+
+
+def _read_bfloat16(path):
+    """The BF16 tensors of a valid file as float32: NumPy has no such type, so the header is read here.
+
+    Layout: 8 bytes little-endian header length, the JSON header, then the tensors at their data_offsets.
+    """
+    with open(path, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        tensors = {}
+        for name, entry in header.items():
+            if entry.get("dtype") == "BF16":
+                start, stop = entry["data_offsets"]
+                file.seek(8 + length + start)
+                halves = np.frombuffer(file.read(stop - start), "<u2").astype(np.uint32)
+                tensors[name] = (halves << 16).view(np.float32).reshape(entry["shape"])
+    return tensors
+
+
+def read_model_tensors(directory):
+    """{name: array} of model.safetensors, or of the shards that model.safetensors.index.json names."""
+    directory = Path(directory)
+    index = directory / "model.safetensors.index.json"
+    if (directory / "model.safetensors").exists() or not index.exists():
+        return read_tensors(directory / "model.safetensors")
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+        raise InputError(f"{index}: weight_map: expected an object of tensor names and files")
+    tensors = {}
+    for shard in sorted(set(shards.values())):
+        tensors |= read_tensors(directory / shard)
+    if missing := sorted(shards.keys() - tensors.keys()):
+        raise InputError(f"{index}: names tensors that its shards lack: {_some(missing)}")
+    return tensors
+
+
+def hugging_face_names(tensors):
+    """Without the prefix `bert.`, with LayerNorm weight and bias for gamma and beta, without position_ids."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        name = name.removeprefix("bert.")
+        for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
+            name = name[: -len(old)] + new if name.endswith("LayerNorm" + old) else name
+        if not name.endswith("position_ids"):
+            renamed[name] = tensor
+    return renamed
+
+
+def fit_tensors(tensors, shapes, optional, where):
+    """The `tensors` that a model of `shapes` ({name: shape}) uses; the names in `optional` may be absent.
+
+    InputError names every missing and mis-shaped tensor; unexpected ones are a warning.
+    """
+    missing = [n for n in shapes if n not in tensors and n not in optional]
+    if missing:
+        raise InputError(f"{where}: missing tensors: {_some(missing)}")
+    wrong = [
+        f"{n} is {tensors[n].shape}, config.json says {s}"
+        for n, s in shapes.items()
+        if n in tensors and tensors[n].shape != s
+    ]
+    if wrong:
+        raise InputError(f"{where}: mis-shaped tensors: {_some(wrong, '; ')}")
+    not_float = [n for n in shapes if n in tensors and tensors[n].dtype.kind != "f"]
+    if not_float:
+        raise InputError(f"{where}: tensors that are not floating point: {_some(not_float)}")
+    if unexpected := sorted(tensors.keys() - shapes.keys()):
+        warnings.warn(f"{where}: ignoring unexpected tensors: {_some(unexpected)}", stacklevel=3)
+    return {n: tensors[n] for n in shapes if n in tensors}
+
+
+def _some(names, comma=", ", most=8):
+    return comma.join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def placed(tensors, device, dtype, copy=True):
+    """The tensors as arrays of the device and dtype; copy=False: they may be used as they are, where they fit."""
+    return {n: to_device(np.array(t, dtype, order="C", copy=copy or None), device) for n, t in tensors.items()}
+
+
+@contextmanager
+def replacing(path):
+    """A temporary path beside `path` that takes its place when the block ends well, and is removed otherwise.
+
+    The block may make it a file or a directory.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path, value):
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def write_tensors(path, tensors, dtype=None):
+    """Write {name: array}, from either device, as safetensors with the metadata that PyTorch tools expect."""
+    from safetensors.numpy import save
+
+    host = {n: np.ascontiguousarray(to_host(t), dtype) for n, t in tensors.items()}
+    with replacing(path) as temporary:
+        temporary.write_bytes(save(host, metadata={"format": "pt"}))  # save_file would make it unreadable to others
+
+
+def write_model(directory, config, tensors, tokenizer_from=None, dtype=None):
+    """Write config.json, model.safetensors and, if known, the tokenizer's files into `directory`."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in TOKENIZER_FILES if tokenizer_from else ():
+        source = Path(tokenizer_from) / name
+        if source.exists() and source.resolve() != (directory / name).resolve():
+            with replacing(directory / name) as temporary:
+                shutil.copyfile(source, temporary)
+    write_tensors(directory / "model.safetensors", tensors, dtype)
+    write_json(directory / "config.json", config)
+
+
+def require_empty(directory):
+    """InputError unless `directory` is absent or empty: nothing of an earlier run is overwritten."""
+    directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory}: is a file, expected a directory to write to")
+    if directory.is_dir() and any(directory.iterdir()):
+        raise InputError(f"{directory}: not empty; name another --output-dir, empty it, or go on with --resume")

@@ -1,0 +1,184 @@
+"""The distillation losses, each with its vjp.
+
+Axes: B examples, L tokens, D student width, E teacher width, H heads, C labels. Padding is left out, not zero-filled.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..arrays import ops
+from ..arrays.backend import namespace
+from ..arrays.tree import child
+from ..config.errors import InputError
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What the means divide by: the examples, real tokens and pairs of real tokens of a whole batch.
+
+    A loss may be given a part of that batch only (a shard): the terms and the gradients of all the parts then add up to
+    those of the whole.
+    """
+
+    examples: Any
+    tokens: Any
+    pairs: Any
+
+    @classmethod
+    def of(cls, attention_mask):
+        """The totals of a batch, from its mask (B, L)."""
+        lengths = attention_mask.sum(axis=1)
+        return cls(len(attention_mask), lengths.sum(), (lengths * lengths).sum())
+
+
+def hidden_loss(a, target, attention_mask, distill_map, totals=None):
+    """Mean over real tokens and width of (a W_td^T + b_td - target)^2.   a (B, L, D), target (B, L, E)
+
+    vjp(cotangent, grads=None) -> da; grads is that of distill_map. totals: of the whole batch, None: this is it.
+    """
+    mapped, map_vjp = ops.linear(a, **distill_map)
+    real = attention_mask.astype(mapped.dtype)[:, :, None]
+    difference = namespace(mapped).where(real != 0, mapped - target, 0)
+    count = _number(totals or Totals.of(attention_mask), "tokens", mapped) * target.shape[-1]
+
+    def vjp(cotangent, grads=None):
+        return map_vjp(difference * (2 * cotangent / count), grads)
+
+    return (difference * difference).sum() / count, vjp
+
+
+def attention_loss(scores, target, attention_mask, totals=None):
+    """Mean over heads and pairs of real tokens of (S - target)^2.   (B, H, L, L);  vjp(cotangent) -> dS"""
+    if scores.shape[1] != target.shape[1]:
+        raise InputError(
+            f"attention loss: student has {scores.shape[1]} heads, teacher {target.shape[1]}; set its weight to 0"
+        )
+    real = attention_mask.astype(scores.dtype)
+    pairs = (real[:, :, None] * real[:, None, :])[:, None]
+    difference = namespace(scores).where(pairs != 0, scores - target, 0)
+    count = _number(totals or Totals.of(attention_mask), "pairs", scores) * scores.shape[1]
+    return (difference * difference).sum() / count, lambda cotangent: difference * (2 * cotangent / count)
+
+
+def _number(totals, name, like):
+    """One of the totals in the dtype of `like`, so that dividing by it promotes nothing."""
+    return namespace(like).asarray(getattr(totals, name), like.dtype)
+
+
+def logits_loss(logits, target, temperature=1.0, totals=None):
+    """Mean over the batch of -sum_c softmax(target / T)_c log_softmax(logits / T)_c.   (B, C);  vjp -> dlogits
+
+    With one output the model is a regression: squared error instead.
+    """
+    if logits.shape[1] == 1:
+        return squared_error(logits, target[:, 0], totals)
+    examples = totals.examples if totals else logits.shape[0]
+    wanted, _ = ops.softmax(target / temperature)
+    log_given = _log_softmax(logits / temperature)
+    scale = 1 / (examples * temperature)
+    slope = namespace(logits).exp(log_given) - wanted
+    return -(wanted * log_given).sum() / examples, lambda cotangent: slope * (cotangent * scale)
+
+
+def label_loss(logits, labels, totals=None):
+    """Mean cross-entropy of logits (B, C) and int labels (B,); with C = 1 mean squared error. vjp -> dlogits"""
+    if logits.shape[1] == 1:
+        return squared_error(logits, labels.astype(logits.dtype), totals)
+    examples = totals.examples if totals else logits.shape[0]
+    xp = namespace(logits, labels)
+    one_hot = (labels[:, None] == xp.arange(logits.shape[1])).astype(logits.dtype)
+    log_given = _log_softmax(logits)
+    slope = (xp.exp(log_given) - one_hot) / examples
+    return -(one_hot * log_given).sum() / examples, lambda cotangent: slope * cotangent
+
+
+def squared_error(logits, target, totals=None):
+    """Mean squared error of logits (B, 1) and target (B,)."""
+    examples = totals.examples if totals else logits.shape[0]
+    difference = logits - target[:, None]
+    return (difference * difference).sum() / examples, lambda cotangent: difference * (cotangent * (2 / examples))
+
+
+def _log_softmax(x):
+    shifted = x - x.max(axis=-1, keepdims=True)
+    return shifted - namespace(x).log(namespace(x).exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def teacher_layers(encoders, teacher_encoders, layer_map=None):
+    """The teacher's layer for each of the student's 0..N; 0 is the embedding.
+
+    layer_map: N layers (1..M) for the student's 1..N, or N+1 with the embedding's first; None: l M / N.
+    """
+    if layer_map is None or len(layer_map) == 0:
+        if teacher_encoders % encoders:
+            raise InputError(
+                f"layer map: {encoders} encoders do not divide the teacher's {teacher_encoders}; give --layer-map with "
+                f"{encoders} of its layers"
+            )
+        return [i * teacher_encoders // encoders for i in range(encoders + 1)]
+    layers = [int(i) for i in layer_map]
+    layers = layers if len(layers) == encoders + 1 else [0, *layers]
+    if len(layers) != encoders + 1 or not all(0 <= i <= teacher_encoders for i in layers):
+        raise InputError(
+            f"layer map: found {list(layer_map)}, expected {encoders} layers between 1 and {teacher_encoders}"
+        )
+    if 0 in layers[1:]:
+        raise InputError(f"layer map: found {list(layer_map)}; layer 0, the embedding, has no attention scores")
+    return layers
+
+
+def _depth(teacher_out, otherwise):
+    """The teacher's number of encoders, from whichever of its parts is there."""
+    if teacher_out.attention_scores is not None:
+        return len(teacher_out.attention_scores)
+    return len(teacher_out.hidden_states) - 1 if teacher_out.hidden_states is not None else otherwise
+
+
+def distillation(
+    hidden_states, scores, student_logits, teacher_out, attention_mask, distill_map, *, hidden=1.0, attention=1.0,
+    logits=1.0, labels=None, label_weight=1.0, temperature=1.0, layer_map=None, totals=None,
+):  # fmt: skip
+    """The weighted sum of the distillation terms. A term whose teacher part is None or whose weight is 0 is left out.
+
+    totals: those of the whole batch (Totals) where this is a part of it.
+
+    Returns (terms, vjp): terms is {name: 0-d array}, already weighted, whose sum is the loss; vjp(grads, shares) ->
+    (dhidden, dscores, dlogits), lists with None where nothing flows, and adds distill_map's gradient to its tree.
+    shares (B,): factors on what each example contributes to the gradient; None: 1.
+    """
+    terms, hidden_vjps, score_vjps, logit_vjps = {}, {}, {}, []
+    totals = totals or Totals.of(attention_mask)
+    if hidden or attention:
+        layers = teacher_layers(len(scores), _depth(teacher_out, len(scores)), layer_map)
+    if hidden and teacher_out.hidden_states is not None:
+        for i, a in enumerate(hidden_states):
+            target = teacher_out.hidden_states[layers[i]]
+            value, hidden_vjps[i] = hidden_loss(a, target, attention_mask, distill_map, totals)
+            terms["hidden"] = terms.get("hidden", 0) + hidden * value
+    if attention and teacher_out.attention_scores is not None:
+        for i, s in enumerate(scores):
+            target = teacher_out.attention_scores[layers[i + 1] - 1]
+            value, score_vjps[i] = attention_loss(s, target, attention_mask, totals)
+            terms["attention"] = terms.get("attention", 0) + attention * value
+    if logits and teacher_out.logits is not None:
+        value, vjp = logits_loss(student_logits, teacher_out.logits, temperature, totals)
+        terms["logits"], logit_vjps = logits * value, [(vjp, logits)]
+    if labels is not None and label_weight:
+        value, vjp = label_loss(student_logits, labels, totals)
+        terms["labels"] = label_weight * value
+        logit_vjps.append((vjp, label_weight))
+
+    def vjp(grads=None, shares=None):
+        def of(weight, axes):
+            return weight if shares is None else weight * shares.reshape(-1, *(1,) * (axes - 1))
+
+        dhidden = [
+            hidden_vjps[i](of(hidden, 3), child(grads, "distill_map")) if i in hidden_vjps else None
+            for i in range(len(hidden_states))
+        ]
+        dscores = [score_vjps[i](of(attention, 4)) if i in score_vjps else None for i in range(len(scores))]
+        logit_parts = [vjp(of(weight, 2)) for vjp, weight in logit_vjps]
+        dlogits = sum(logit_parts[1:], logit_parts[0]) if logit_parts else None
+        return dhidden, dscores, dlogits
+
+    return terms, vjp

@@ -1,0 +1,94 @@
+"""Spiking neurons: the rate at which one settles (with its vjp) and the membrane step that gets it there.
+
+Units: currents and membranes in units in which the threshold is `v_th`; a rate is spikes per time step.
+"""
+
+from ..arrays.backend import namespace
+from ..arrays.tree import add
+from ..config.models import CHOICES
+
+SPIKES = CHOICES["spikes"]
+RESETS = CHOICES["reset"]  # after a spike: v_th is subtracted, or the membrane is set to 0 and what it had over is lost
+
+
+def rate(current, v_th=1.0, spikes="binary"):
+    """Equilibrium rate of an integrate-and-fire neuron with soft reset: clip(I / v_th, low, 1).
+
+    `low` is 0, or -1 with signed spikes. current (..., W); v_th a number, or an array (1,) or (W,), which then is a
+    parameter. The slope is that of the open interval: 0 where the clip holds. A leaky neuron (LIF) has the same
+    equilibrium for its leak-weighted rate (Xiao et al. 2021, IDE).
+    """
+    xp = namespace(current)
+    low = -1 if spikes == "signed" else 0
+    drive = current if _is_one(v_th) else current / v_th
+    inside = (drive > low) & (drive < 1)
+
+    def vjp(dy, grads=None):
+        dx = dy * inside
+        if not _is_one(v_th):
+            dx /= v_th
+        if grads is not None and hasattr(v_th, "shape"):
+            slope = -dx * drive
+            over = slope.reshape(-1, slope.shape[-1]).sum(axis=0) if v_th.size > 1 else slope.sum().reshape(1)
+            add(grads, "v_th", over)
+        return dx
+
+    return xp.clip(drive, low, 1), vjp
+
+
+def _is_one(v_th):
+    return not hasattr(v_th, "shape") and v_th == 1
+
+
+def levels(v_th, initial=0.5, leak=1.0):
+    """(membrane at the start, at or above which a neuron fires, at or below which it may emit a negative spike).
+
+    A start at `initial` v_th makes an IF neuron round to the nearest count, at 0.5, instead of down. A leaky one would
+    forget it: it fires at (1 - initial) v_th instead, always (and a spike costs v_th as ever), which halves the
+    residual of its rate and centres it (SPIDE's resting potential of -v_th, Xiao et al. 2023, arXiv 2302.00232). The
+    negative threshold is as far below the start as the other is above it.
+    """
+    if leak == 1:
+        return initial * v_th, v_th, (2 * initial - 1) * v_th
+    return 0.0, (1 - initial) * v_th, (initial - 1) * v_th
+
+
+def spike(membrane, count, *, upper, spikes, lower, out=None):
+    """Spikes of one time step, -1, 0 or 1 (int8), from membranes that have received their current; see levels.
+
+    `membrane` and `count` (the sum of a neuron's spikes so far) have the same shape; neither is changed. A
+    corrective neuron emits -1 only if its count is above 0, so that its rate stays in [0, 1]. out: int8 buffer to use.
+    """
+    xp = namespace(membrane)
+    emitted = xp.empty(membrane.shape, xp.int8) if out is None else out
+    xp.greater_equal(membrane, upper, out=emitted.view(xp.bool_))  # 0 and 1 are the same bytes either way
+    if spikes == "corrective":
+        emitted -= (membrane <= lower) & (count > 0)
+    elif spikes == "signed":
+        emitted -= membrane <= lower
+    return emitted
+
+
+def subtract_spent(membrane, spikes, v_th):
+    """membrane -= v_th * spikes, without the product where v_th is 1; spikes is of the membrane's dtype, or int8."""
+    membrane -= spikes if _is_one(v_th) else v_th * spikes
+
+
+def membrane_step(
+    membrane, current, count, *, v_th=1.0, leak=1.0, spikes="binary", upper=None, lower=0.0, reset="soft", out=None
+):
+    """One time step, in place on `membrane`: leak, receive `current`, spike, reset. Returns the spikes (int8).
+
+    u <- leak u + I;  s = spike(u);  u <- u - v_th s, or with a hard reset 0 where s is not.   `leak` 1 is IF, below 1
+    LIF. upper: membrane at which a neuron fires, v_th unless given.
+    """
+    if leak != 1:
+        membrane *= leak
+    membrane += current
+    upper = v_th if upper is None else upper
+    emitted = spike(membrane, count, upper=upper, spikes=spikes, lower=lower, out=out)
+    if reset == "hard":
+        membrane *= emitted == 0
+    else:
+        subtract_spent(membrane, emitted, v_th)
+    return emitted

@@ -1,0 +1,252 @@
+"""A student spike by spike. Knows no layers: it drives any sweep of populations.
+
+Each population holds membranes and spike counts and turns the current it is given into what it sends on. With
+
+    drive="instant"        I[t] = g(s[t]): the nonlinearities g act on the spikes of one step (as published)
+    drive="differential"   I[t] = t g(a[t]) - (t-1) g(a[t-1]): they act on average spiking rates (ASR), and a layer
+                           sends the change of its accumulated output (Wang et al. 2024, arXiv 2406.03470, for the idea)
+
+Feed-forward input is this step's, feedback the last step's. Time steps are counted from 1.
+
+Anytime inference: an example whose decision is stable leaves the batch, with all its neurons (`margin` of simulate).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..arrays.backend import namespace, to_host
+from ..config.errors import InputError
+from .neuron import RESETS, SPIKES, levels, membrane_step, spike, subtract_spent
+
+DRIVES = ("differential", "instant")
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """logits: time step -> (B, C) from the ASR so far. rates: population -> (B, L, width), ASR at the last step.
+
+    spike_counts: population -> (B,) int64 spikes of real tokens, +1 and -1 both counted. output_rates: recorded time
+    step -> (B, L, D), ASR of the last encoder's output neurons. steps (B,) int64 on the host: how many each example
+    ran; of one that stopped early, everything is as of then.
+    """
+
+    logits: dict
+    rates: dict
+    spike_counts: dict
+    output_rates: dict
+    time_steps: int
+    steps: Any
+
+
+class Population:
+    """The neurons of one population: membrane, count and what they sent last, arrays of the current's shape.
+
+    count is an integer type that time_steps fit into; membrane and sent are of the current's dtype. fired: the spikes
+    of both signs, if they differ from the count; weighted: the leak-weighted sum of spikes, of leaky neurons.
+    """
+
+    def __init__(self, current, start, time_steps, signed, leaky):
+        xp = namespace(current)
+        kind = xp.int16 if time_steps < 2**15 else xp.int32
+        self.membrane, self.sent = xp.empty_like(current), xp.empty_like(current)
+        self.membrane[...] = start
+        self.emitted, self.count = xp.empty(current.shape, xp.int8), xp.zeros(current.shape, kind)
+        self.fired = xp.zeros(current.shape, kind) if signed else self.count
+        self.weighted = xp.zeros_like(current) if leaky else None
+
+    def tally(self, leak):
+        self.count += self.emitted
+        if self.fired is not self.count:
+            self.fired += abs(self.emitted)
+        if self.weighted is not None:
+            self.weighted *= leak
+            self.weighted += self.emitted
+
+    def keep(self, rows):
+        """Go on with these examples only."""
+        alias = self.fired is self.count
+        for name, array in vars(self).items():
+            setattr(self, name, array[rows] if array is not None else None)
+        if alias:
+            self.fired = self.count
+
+
+class Neurons:
+    """The state of all populations, a `fire` that advances each by one time step when its current arrives.
+
+    thresholds: {population: array} of those that do not fire at v_th. What a population sends is overwritten at its
+    next step: the neurons allocate nothing per step.
+    """
+
+    def __init__(self, *, drive, v_th, leak, spikes, initial, reset="soft", thresholds=None, time_steps=2**15):
+        if drive not in DRIVES:
+            raise InputError(f"drive: found {drive!r}, expected one of {', '.join(DRIVES)}")
+        if spikes not in SPIKES:
+            raise InputError(f"spikes: found {spikes!r}, expected one of {', '.join(SPIKES)}")
+        if not 0 <= initial < 1:
+            raise InputError(f"initial: found {initial}, expected a fraction of v_th, at least 0 and below 1")
+        if drive == "differential" and leak != 1:
+            raise InputError(f"drive differential: for IF neurons only (leak 1), found leak {leak}; use instant")
+        if reset not in RESETS:
+            raise InputError(f"reset: found {reset!r}, expected one of {', '.join(RESETS)}")
+        if reset == "hard" and (drive != "instant" or spikes != "binary"):
+            raise InputError(f"reset hard: for the instant drive and binary spikes, found {drive} and {spikes}")
+        self.v_th, self.leak, self.spikes, self.initial, self.reset = v_th, leak, spikes, initial, reset
+        self.thresholds, self.time_steps = thresholds or {}, time_steps
+        self.drive, self.step, self.norm, self.populations = drive, 0, 0.0, {}
+
+    def advance(self):
+        """Begin the next time step."""
+        self.step += 1
+        self.norm = self.leak * self.norm + 1
+
+    def __call__(self, population, current):
+        v_th = self.thresholds.get(population, self.v_th)
+        state = self.populations.get(population)
+        start, upper, lower = levels(v_th, self.initial, self.leak)
+        if state is None:
+            state = Population(current, start, self.time_steps, self.spikes != "binary", self.leak != 1)
+            self.populations[population] = state
+        fire = self._differential if self.drive == "differential" else self._instant
+        fire(state, current, v_th, {"spikes": self.spikes, "upper": upper, "lower": lower, "out": state.emitted})
+        return state.sent, None
+
+    def _differential(self, state, current, v_th, options):
+        """What a neuron has received by now telescopes to t g(a[t]): its membrane is that, less what it has spent."""
+        namespace(current).multiply(current, self.step, out=state.membrane)
+        state.membrane += self.initial * v_th
+        state.sent[...] = state.count
+        subtract_spent(state.membrane, state.sent, v_th)
+        spike(state.membrane, state.count, **options)
+        state.tally(self.leak)
+        state.sent[...] = state.count
+        state.sent /= self.step
+
+    def _instant(self, state, current, v_th, options):
+        membrane_step(state.membrane, current, state.count, v_th=v_th, leak=self.leak, reset=self.reset, **options)
+        state.tally(self.leak)
+        state.sent[...] = state.emitted
+
+    def rate(self, population):
+        """ASR so far, a fresh array: sum_i leak^(t-i) s[i] / sum_i leak^(t-i)."""
+        state = self.populations[population]
+        if state.weighted is not None:
+            return state.weighted / self.norm
+        return state.count.astype(state.membrane.dtype) / self.step
+
+    def spikes_fired(self, population, mask):
+        """Spikes of the real tokens of mask (B, L) so far: (B,) int64."""
+        fired = self.populations[population].fired
+        return (fired.sum(axis=2, dtype="int64") * mask).sum(axis=1)
+
+    def keep(self, rows):
+        for state in self.populations.values():
+            state.keep(rows)
+
+
+def simulate(network, neurons, *, last, time_steps, record, margin=None, margin_decay=0.0):
+    """Run a network for `time_steps` steps: a Simulation.
+
+    network: sweep(fire, fed_back, differentiable=False) sends currents through all populations, where fed_back is None
+    or the activity (B, L, D) of the population `last` after the step before; classify(rates) -> (logits, vjp);
+    mask (B, L); keep(rows) is the network of some examples; config.recurrent. record: time steps whose logits are kept.
+    margin: an example stops at a recorded step t where its best logit leads by margin / t^margin_decay; None: none
+    does. The error of an ASR falls as 1 / t, so that of the logits does about the same.
+    """
+    record = checked_record(record, time_steps)
+    results, fed_back = _Results(network, neurons, last, time_steps), None
+    for step in range(1, time_steps + 1):
+        neurons.advance()
+        trace = network.sweep(neurons, fed_back, differentiable=False)
+        if network.config.recurrent:
+            fed_back = trace.hidden_states[-1]
+        if step not in record:
+            continue
+        logits = results.record(network, step)
+        rows = None
+        if margin is not None and step < time_steps:
+            rows = np.flatnonzero(~decided(logits, margin / step**margin_decay))
+        if rows is not None and len(rows) < len(logits):
+            results.leave(network, rows, step)
+            if not len(rows):
+                break
+            index = namespace(logits).asarray(rows)
+            network, fed_back = network.keep(index), None if fed_back is None else fed_back[index]
+            neurons.keep(index)
+    return results.finish(network, record)
+
+
+def decided(logits, margin):
+    """Whether each example's best logit leads the next by `margin` at least: (B,) bool on the host.   (B, C)
+
+    One output (a regression) never decides.
+    """
+    ordered = np.sort(to_host(logits), axis=1)
+    if ordered.shape[1] < 2:
+        return np.zeros(len(ordered), bool)
+    return ordered[:, -1] - ordered[:, -2] >= margin
+
+
+class _Results:
+    """What is known of every example of the batch; `rows` are those that still run."""
+
+    def __init__(self, network, neurons, last, time_steps):
+        self.neurons, self.last, self.time_steps = neurons, last, time_steps
+        self.steps = np.full(len(network.mask), time_steps)
+        self.rows, self.logits, self.outputs, self.rates, self.fired = np.arange(len(network.mask)), {}, {}, {}, {}
+        self.latest = None
+
+    def record(self, network, step):
+        """Logits of the examples that still run; those that stopped keep theirs."""
+        rates = self.neurons.rate(self.last)
+        logits, _ = network.classify(rates)
+        self.logits[step] = self._whole(logits, self.latest and self.latest[0])
+        self.outputs[step] = self._whole(rates, self.latest and self.latest[1])
+        self.latest = self.logits[step], self.outputs[step]
+        return logits
+
+    def leave(self, network, rows, step):
+        """The examples other than `rows`, of those that run, stop at this step."""
+        gone = np.setdiff1d(np.arange(len(self.rows)), rows)
+        self.steps[self.rows[gone]] = step
+        self._collect(network.mask)
+        self.rows = self.rows[rows]
+
+    def finish(self, network, record):
+        if len(self.rows):
+            self._collect(network.mask)
+        for step in record - self.logits.keys():  # nobody ran so long
+            self.logits[step], self.outputs[step] = self.latest
+        return Simulation(self.logits, self.rates, self.fired, self.outputs, self.time_steps, self.steps)
+
+    def _collect(self, mask):
+        for name in self.neurons.populations:
+            self.rates[name] = self._whole(self.neurons.rate(name), self.rates.get(name))
+            self.fired[name] = self._whole(self.neurons.spikes_fired(name, mask), self.fired.get(name))
+
+    def _whole(self, part, before):
+        """The values `part` of the examples that run, with those of `before` for the others."""
+        if len(self.rows) == len(self.steps):
+            return part
+        whole = before.copy()
+        whole[namespace(part).asarray(self.rows)] = part
+        return whole
+
+
+def checked_record(record, time_steps):
+    """The recorded time steps as a set; the last step is always one of them."""
+    if not isinstance(time_steps, (int, np.integer)) or time_steps < 1:
+        raise InputError(f"time steps: found {time_steps!r}, expected a whole number of at least 1")
+    steps = {int(t) for t in record if int(t) <= time_steps}
+    if any(int(t) < 1 for t in record):
+        raise InputError(f"record: found {sorted(record)}, expected time steps from 1")
+    return steps | {int(time_steps)}
+
+
+def gap(rates, equilibrium, mask):
+    """Mean |ASR - equilibrium| over width and real tokens, per example (B,).   (B, L, D), mask (B, L)"""
+    per_token = abs(rates - equilibrium).mean(axis=2)
+    real = mask.astype(per_token.dtype)
+    return (per_token * real).sum(axis=1) / real.sum(axis=1)

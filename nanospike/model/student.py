@@ -1,0 +1,238 @@
+"""The spiking student as an object: make or load it, settle it, differentiate it, run it spike by spike, save it."""
+
+import math
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..arrays.backend import float_dtype, library, namespace
+from ..arrays.tree import dense_gradients, leaves, nest
+from ..config.errors import InputError
+from ..config.models import StudentConfig, read_config
+from ..files.model_files import fit_tensors, placed, read_json, read_model_tensors, write_model
+from ..solvers.adjoint import Code
+from . import equilibrium, loss, recurrence
+from .bert import TeacherOutput
+from .penalty import jacobian_penalty as loop_penalty
+from .simulate import Neurons, simulate
+from .teacher import checked_inputs
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """terms: {name: 0-d array}, weighted; their sum is the loss. grads: nested, embedding tables as RowSum.
+
+    adjoint: the solve.Solution of the feedback's adjoint system, None without feedback.
+    """
+
+    terms: dict
+    grads: dict
+    equilibrium: Any
+    adjoint: Any
+
+
+class Student:
+    """A spiking BERT. config: a StudentConfig; directory: where its tokenizer is, if anywhere."""
+
+    def __init__(self, config, tree, device="cpu", directory=None, raw_config=None):
+        self.config, self.tree, self.device, self.directory = config, tree, device, directory
+        self.raw_config = raw_config or {}
+
+    def parameters(self):
+        """{name: the live array}: writing into one changes the model."""
+        return dict(leaves(self.tree))
+
+    def save(self, directory, dtype=None):
+        """Write config.json, model.safetensors and the tokenizer; dtype "float16" halves the file."""
+        config = self.raw_config | asdict(self.config) | {"model_type": "nanospike"}
+        write_model(directory, config, self.parameters(), self.directory, dtype)
+
+    def equilibrium(self, input_ids, attention_mask=None, token_type_ids=None):
+        """The equilibrium.Equilibrium of ids (B, L). A loop that does not settle is a warning and in its record."""
+        network = self._network(*self._checked(input_ids, attention_mask, token_type_ids))
+        result, _ = equilibrium.solve(network, differentiable=False)
+        _warn_unless(result)
+        return result
+
+    def distill_gradients(
+        self, input_ids, attention_mask, teacher_out, token_type_ids=None, hidden=1.0, attention=1.0, logits=1.0,
+        labels=None, temperature=1.0, layer_map=None,
+    ):  # fmt: skip
+        """(loss, {name: gradient}) of loss.distillation, exact at the equilibrium. Changes nothing.
+
+        teacher_out: hidden_states (M+1 of (B, L, E)), attention_scores (M of (B, H, L, L)), logits (B, C), each or
+        None. labels (B,) int. layer_map: see loss.teacher_layers.
+        """
+        inputs = self._checked(input_ids, attention_mask, token_type_ids)
+        teacher_out = _in_dtype(teacher_out, self.tree["distill_map"]["weight"].dtype)
+        self._check_targets(inputs[0].shape, teacher_out, temperature)
+        labels = self._checked_labels(labels, len(inputs[0]))
+        result = self.gradients(
+            *inputs, teacher_out, hidden=hidden, attention=attention, logits=logits, labels=labels,
+            temperature=temperature, layer_map=layer_map,
+        )  # fmt: skip
+        return float(sum(result.terms.values())), dense_gradients(result.grads, self.parameters())
+
+    def gradients(
+        self,
+        input_ids,
+        attention_mask,
+        token_type_ids,
+        teacher_out,
+        *,
+        forward_solver="anderson",
+        adjoint_solver="gmres",
+        adjoint_rtol=None,
+        simulation=None,
+        drop_failed=False,
+        jacobian_penalty=0.0,
+        seed=0,
+        dropout=None,
+        **terms,
+    ):
+        """Gradients of the distillation loss, for inputs that are known to be right; terms: those of loss.distillation.
+
+        forward_solver: a method of solve.fixed_point. adjoint_solver, adjoint_rtol: of solve.solve_adjoint (rtol None:
+        the dtype's). simulation: options of `simulate`; then the loss is taken at simulated ASRs, and its cotangents
+        are pulled back through the system linearised there (equilibrium.at_rates). drop_failed: an example whose
+        equilibrium was not found adds nothing to the gradient (its cotangents are times 0, the means divide by what
+        they did), and one whose adjoint system was not solved adds the gradient at constant feedback.
+        jacobian_penalty: weight of penalty.jacobian_penalty, a term of its own, with random directions from `seed`.
+        dropout: an equilibrium.FrozenDropout, of attention weights and of what the two blocks of an encoder give out.
+        """
+        network = self._network(input_ids, attention_mask, token_type_ids, dropout=dropout)
+        settled, pull_back = equilibrium.solve(
+            network, forward_solver=forward_solver, differentiable=simulation is None
+        )
+        _warn_unless(settled)
+        states = settled.hidden_states, settled.attention_scores, settled.logits
+        if simulation is not None:
+            states, pull_back = equilibrium.at_rates(network, self._simulate(network, **simulation).rates)
+        values, loss_vjp = loss.distillation(*states, teacher_out, attention_mask, self.tree["distill_map"], **terms)
+        grads = {}
+        dhidden, dscores, dlogits = loss_vjp(grads, _shares(settled, states[-1]) if drop_failed else None)
+        adjoint = pull_back(dhidden, dscores, dlogits, grads, adjoint_solver, adjoint_rtol, drop_failed)
+        if adjoint is not None and adjoint.code is not Code.TRUNCATED:
+            _warn_unless(adjoint)
+        if jacobian_penalty:
+            totals = terms.get("totals") or loss.Totals.of(attention_mask)
+            value, penalty_vjp = loop_penalty(network, settled.hidden_states[-1], seed, totals)
+            values = values | {"jacobian": jacobian_penalty * value}
+            penalty_vjp(jacobian_penalty, grads)
+        return Gradients(values, grads, settled, adjoint)
+
+    def simulate(
+        self, input_ids, attention_mask=None, token_type_ids=None, time_steps=64, drive="differential", spikes=None,
+        initial=None, record=(8, 16, 32, 64), margin=None, margin_decay=0.0, reset=None,
+    ):  # fmt: skip
+        """Run `time_steps` steps spike by spike: a simulate.Simulation.
+
+        spikes: "binary", "corrective", "signed" (None: the config's); initial: membranes at the start as a fraction
+        of v_th (None: 0.5; of leaky neurons, which forget it, how far below v_th they fire: see neuron.levels); record:
+        time steps whose logits are kept, besides the last; margin: an example whose best logit leads by margin /
+        t^margin_decay at a recorded step t stops there (anytime inference; None: all run to the end); reset: "soft",
+        "hard" (None: the config's).
+        """
+        network = self._network(*self._checked(input_ids, attention_mask, token_type_ids))
+        stop = {"margin": margin, "margin_decay": margin_decay}
+        return self._simulate(network, time_steps, drive, spikes, initial, record, reset, **stop)
+
+    def _simulate(
+        self, network, time_steps, drive="differential", spikes=None, initial=None, record=(), reset=None, **stop
+    ):
+        config = self.config
+        if config.activation == "ann":
+            raise InputError("simulate: this student is an ordinary BERT (activation ann): it has no spikes")
+        neurons = Neurons(
+            drive=drive,
+            v_th=config.v_th,
+            leak=config.leak,
+            spikes=spikes or config.spikes,
+            initial=0.5 if initial is None else initial,
+            reset=reset or config.reset,
+            thresholds=equilibrium.thresholds(self.tree),
+            time_steps=time_steps,
+        )
+        return simulate(network, neurons, last=network.last, time_steps=time_steps, record=record, **stop)
+
+    def _check_targets(self, shape, out, temperature):
+        """InputError unless a teacher's output has the shapes that the losses need."""
+        width = self.tree["distill_map"]["bias"].shape[0]
+        for name, arrays, expected in (
+            ("hidden_states", out.hidden_states or (), (*shape, width)),
+            ("attention_scores", out.attention_scores or (), (shape[0], None, shape[1], shape[1])),
+            ("logits", () if out.logits is None else (out.logits,), (shape[0], self.config.num_labels)),
+        ):
+            for a in arrays:
+                if len(a.shape) != len(expected) or any(
+                    e not in (None, n) for n, e in zip(a.shape, expected, strict=True)
+                ):
+                    raise InputError(f"teacher_out.{name}: found shape {a.shape}, expected {expected}")
+        if out.hidden_states and out.attention_scores and len(out.hidden_states) != len(out.attention_scores) + 1:
+            found = f"{len(out.hidden_states)} hidden states and {len(out.attention_scores)} attention scores"
+            raise InputError(f"teacher_out: found {found}, expected one more of the former")
+        if not 0 < temperature < math.inf:
+            raise InputError(f"temperature: found {temperature}, expected above 0")
+
+    def _checked_labels(self, labels, batch):
+        if labels is None:
+            return None
+        labels, classes = library(self.device).asarray(labels), self.config.num_labels
+        if labels.shape != (batch,):
+            raise InputError(f"labels: found shape {labels.shape}, expected ({batch},)")
+        if classes > 1 and (labels.dtype.kind not in "iu" or int(labels.min()) < 0 or int(labels.max()) >= classes):
+            raise InputError(f"labels: found {labels.dtype} {labels}, expected whole numbers from 0 to {classes - 1}")
+        return labels
+
+    def _network(self, *inputs, dropout=None):
+        return equilibrium.Network.on(self.tree, self.config, *inputs, dropout)
+
+    def _checked(self, input_ids, attention_mask, token_type_ids):
+        return checked_inputs(self.config, library(self.device), input_ids, attention_mask, token_type_ids)
+
+
+def _shares(equilibrium, like):
+    """Weights (B,) of the examples in the gradient: 0 where the equilibrium was not found; None: 1 for all."""
+    if equilibrium.converged:
+        return None
+    return namespace(like).asarray((equilibrium.codes == Code.OK).astype(like.dtype))
+
+
+def _warn_unless(solution):
+    if not solution.converged:
+        warnings.warn(solution.message, RuntimeWarning, stacklevel=3)
+
+
+def _in_dtype(out, dtype):
+    """A teacher's output in the student's dtype: the teacher may have computed in another."""
+    cast = lambda arrays: None if arrays is None else [a.astype(dtype, copy=False) for a in arrays]  # noqa: E731
+    logits = None if out.logits is None else out.logits.astype(dtype, copy=False)
+    return TeacherOutput(cast(out.hidden_states), cast(out.attention_scores), logits)
+
+
+def mean_rate(equilibrium, attention_mask):
+    """Mean firing rate over all neurons of real tokens, a float: spikes per neuron and time step."""
+    spikes = sum((abs(rates).sum(axis=2) * attention_mask).sum() for rates in equilibrium.rates.values())
+    neurons = attention_mask.sum() * sum(rates.shape[2] for rates in equilibrium.rates.values())
+    return float(spikes / neurons)
+
+
+def load_student(directory, device="cpu", dtype="float32"):
+    """The student that `python -m nanospike.distill` wrote to `directory`. InputError names what does not fit."""
+    directory, kind = Path(directory), float_dtype(dtype)
+    library(device)
+    raw = read_json(directory / "config.json")
+    if raw.get("model_type") != "nanospike":
+        found = raw.get("model_type")
+        raise InputError(f"{directory / 'config.json'}: model_type: found {found!r}, expected 'nanospike' (a student)")
+    config = read_config(StudentConfig, raw, directory / "config.json")
+    tensors = {n: t.reshape(1) if t.ndim == 0 else t for n, t in read_model_tensors(directory).items()}
+    shapes = equilibrium.parameter_shapes(config) | equilibrium.threshold_shapes(config, tensors)
+    tensors = fit_tensors(tensors, shapes, (), directory)
+    for name, tensor in tensors.items():
+        if name.startswith("thresholds.") and not (tensor > 0).all():
+            raise InputError(f"{directory}: {name}: found {tensor.min()}, expected positive thresholds")
+        if name == "lateral.weight" and not recurrence.is_inhibition(tensor):
+            raise InputError(f"{directory}: {name}: expected numbers of at least 0, and 0 in the diagonal")
+    return Student(config, nest(placed(tensors, device, kind, copy=False)), device, directory, raw)

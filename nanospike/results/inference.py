@@ -1,0 +1,228 @@
+"""From texts to labels, and from a labelled data set to a score: at equilibrium and spike by spike."""
+
+import sys
+import time
+
+import numpy as np
+
+from ..arrays.backend import to_host
+from ..arrays.workers import ALONE
+from ..config.errors import InputError
+from ..data.tasks import score, scores
+from ..data.text import collate, encode, in_length_order, label_names, load_tokenizer
+from ..model.simulate import gap
+from ..model.student import load_student, mean_rate
+
+PREDICT_STEPS = 32
+AT_A_TIME = 16  # examples: what a step of them needs stays in the processor's last-level cache
+VARIANTS = ("mismatched",)  # keys under which results hold those of another file of the same task
+
+
+def predict(directory, texts, time_steps=PREDICT_STEPS, device="cpu", batch_size=AT_A_TIME, workers=ALONE):
+    """Label texts with a student, spike by spike (differential drive; a leaky student: instant).
+
+    texts: strings or pairs of strings. Returns a list of {label, score, time_steps}; score is the softmax of the label,
+    or the output of a regression (label None). workers: threads that share many texts.
+    """
+    if isinstance(texts, str):
+        raise InputError(f"predict: found {texts!r}, expected a list of texts")
+    texts = list(texts)
+    for i, text in enumerate(texts):
+        pair = isinstance(text, (tuple, list)) and len(text) == 2 and all(isinstance(p, str) for p in text)
+        if not pair and not isinstance(text, str):
+            raise InputError(f"predict: text {i}: found {text!r}, expected a string or a pair of strings")
+    student = load_student(directory, device)
+    require_head(student)
+    names = label_names(directory)
+    data = encode(load_tokenizer(directory), texts, student.config.max_position_embeddings) if texts else None
+
+    def answers(index):
+        batch = collate(data, index, device)
+        inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
+        run = student.simulate(*inputs, time_steps=time_steps, drive=drive_for(student), record=())
+        return [(i, _answer(row, names)) for i, row in zip(index, to_host(run.logits[time_steps]), strict=True)]
+
+    found = workers.map(answers, in_length_order(data, batch_size)[::-1]) if texts else ()
+    by_text = {i: answer for some in found for i, answer in some}
+    return [by_text[i] | {"time_steps": time_steps} for i in range(len(texts))]
+
+
+def require_head(student):
+    """InputError for a student that was distilled on general text only."""
+    if student.config.headless:
+        raise InputError(f"{student.directory}: its classifier was never trained; distil it for a task with --init")
+
+
+def drive_for(student):
+    return "differential" if student.config.leak == 1 else "instant"
+
+
+def _answer(logits, names):
+    if logits.size == 1:
+        return {"label": None, "score": float(logits[0])}
+    odds = np.exp(logits - logits.max())
+    best = int(logits.argmax())
+    return {"label": names.get(best, str(best)), "score": float(odds[best] / odds.sum())}
+
+
+def teacher_logits(teacher, data, batch_size=AT_A_TIME, workers=ALONE):
+    """Logits (n, C) of all examples, on the host."""
+
+    def logits_of(index):
+        batch = collate(data, index, teacher.device)
+        out, _ = teacher.forward(batch.input_ids, batch.attention_mask, batch.token_type_ids, differentiable=False)
+        return index, to_host(out.logits)
+
+    return _in_order(workers.map(logits_of, in_length_order(data, batch_size)[::-1]), len(data))
+
+
+def _in_order(rows, n):
+    logits = np.zeros((n, rows[0][1].shape[1]), rows[0][1].dtype)
+    for index, values in rows:
+        logits[index] = values
+    return logits
+
+
+def evaluate_student(student, task, data, time_steps, **options):
+    """Score a student on labelled data at equilibrium and at every one of `time_steps` of a spiking run.
+
+    options: those of run_student. Returns {task, metric, examples, drive, spikes, equilibrium, spiking {"T": value},
+    metrics {equilibrium: {metric: value}, spiking: {"T": {metric: value}}}, equilibrium_gap {"T": value}, mean_rate,
+    spiking_mean_rate, seconds, peak_memory_mb}, with a margin also mean_time_steps; the scores are fractions.
+    """
+    logits, facts = run_student(student, data, time_steps, **options)
+    settled = logits.pop("equilibrium")
+    return {
+        "task": task.name,
+        "metric": task.metric,
+        "examples": len(data),
+        "drive": facts.pop("drive"),
+        "spikes": facts.pop("spikes"),
+        "equilibrium": score(task, settled, data.labels),
+        "spiking": {str(t): score(task, v, data.labels) for t, v in logits.items()},
+        "metrics": {
+            "equilibrium": scores(task, settled, data.labels),
+            "spiking": {str(t): scores(task, v, data.labels) for t, v in logits.items()},
+        },
+        **facts,
+    }
+
+
+def run_student(
+    student,
+    data,
+    time_steps,
+    *,
+    drive=None,
+    spikes=None,
+    initial=None,
+    margin=None,
+    margin_decay=0.0,
+    batch_size=AT_A_TIME,
+    workers=ALONE,
+):
+    """Settle a student on all examples, and run it spike by spike; labels are not needed.
+
+    Returns ({"equilibrium" or time step: logits (n, C) on the host}, {drive, spikes, equilibrium_gap {"T": value},
+    mean_rate, spiking_mean_rate, seconds, peak_memory_mb}), with a margin (Student.simulate) also mean_time_steps. An
+    ann student has an equilibrium only.
+    """
+    began = time.perf_counter()
+    drive, spiking = drive or drive_for(student), student.config.activation != "ann"
+    steps = sorted(set(time_steps)) if spiking else []
+    options = {"drive": drive, "spikes": spikes, "initial": initial, "margin": margin, "margin_decay": margin_decay}
+    measure = lambda index: _measured(student, collate(data, index, student.device), steps, options)  # noqa: E731
+    found = workers.map(measure, in_length_order(data, batch_size)[::-1])  # the longest first: the load is even
+    tokens = sum(f["tokens"] for f in found)
+    mean = lambda name: sum(f[name] for f in found) / tokens if spiking else None  # noqa: E731
+    logits = {k: _in_order([(f["index"], f["logits"][k]) for f in found], len(data)) for k in found[0]["logits"]}
+    facts = {
+        "drive": drive if spiking else None,
+        "spikes": (spikes or student.config.spikes) if spiking else None,
+        "equilibrium_gap": {str(t): sum(f["gaps"][t] for f in found) / tokens for t in steps},
+        "mean_rate": mean("firing"),
+        "spiking_mean_rate": mean("fired") if steps else None,
+        "seconds": round(time.perf_counter() - began, 2),
+        "peak_memory_mb": peak_memory_mb(),
+    }
+    if margin is not None:
+        facts["mean_time_steps"] = sum(f["steps"] for f in found) / len(data)
+    return logits, facts
+
+
+def _measured(student, batch, steps, options):
+    """What one batch adds to run_student: logits on the host, and sums over its tokens or examples."""
+    inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
+    settled = student.equilibrium(*inputs)
+    lengths = batch.attention_mask.sum(axis=1)
+    tokens, spiking = int(lengths.sum()), student.config.activation != "ann"
+    found = {"index": batch.index, "tokens": tokens, "logits": {"equilibrium": to_host(settled.logits)}}
+    found["firing"] = tokens * mean_rate(settled, batch.attention_mask) if spiking else 0.0
+    last = settled.hidden_states[-1]
+    del settled  # the rates of all populations are not needed through the simulation
+    if not steps:
+        return found
+    run = student.simulate(*inputs, time_steps=steps[-1], record=steps, **options)
+    width = sum(rates.shape[2] for rates in run.rates.values())
+    per_step = sum(to_host(c).astype(float) for c in run.spike_counts.values()) / run.steps  # (B,)
+    found |= {"fired": float(per_step.sum()) / width, "steps": int(run.steps.sum())}
+    found["logits"] |= {t: to_host(run.logits[t]) for t in steps}
+    gaps = {t: gap(run.output_rates[t], last, batch.attention_mask) for t in steps}
+    return found | {"gaps": {t: float((g * lengths).sum()) for t, g in gaps.items()}}
+
+
+def with_teacher(results, task, teacher, data, batch_size=AT_A_TIME, workers=ALONE):
+    """The results of a student, and its teacher's on the same examples. teacher None: not known."""
+    if teacher is None:
+        return {"teacher": None} | results
+    logits = teacher_logits(teacher, data, batch_size, workers)
+    metrics = {"teacher": scores(task, logits, data.labels)} | results.get("metrics", {})
+    return {"teacher": score(task, logits, data.labels)} | results | {"metrics": metrics}
+
+
+def nested(by_split):
+    """The results of a task: those of its first split, and of each variant under its name, such as mismatched."""
+    first, *others = by_split
+    return by_split[first] | {name.partition("_")[2]: by_split[name] for name in others}
+
+
+def peak_memory_mb():
+    """Largest resident memory of this process so far; nan where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def table(results):
+    """The evaluation as lines of text: one row per measurement; a variant of the data (mismatched) below."""
+    about = (results["task"], results["metric"], f"{results['examples']} examples")
+    lines = [", ".join(part for part in about if part)]
+    if results.get("teacher") is not None:
+        lines.append(f"  {'teacher':<28}{_percent(results, 'teacher')}")
+    if results["equilibrium"] is not None:
+        lines.append(f"  {'student at equilibrium':<28}{_percent(results, 'equilibrium')}")
+    else:  # of a student without a task there is nothing to score
+        lines += [f"  {'equilibrium gap, T = ' + t:<28}{gap:8.4f}" for t, gap in results["equilibrium_gap"].items()]
+    if results["spiking"]:
+        lines.append(f"  spike by spike ({results['drive']} drive, {results['spikes']} spikes)      equilibrium gap")
+    for t in results["spiking"]:
+        gap = f"{results['equilibrium_gap'][t]:15.4f}"
+        lines.append(f"    {'T = ' + t:<26}{_percent(results, 'spiking', t, between=gap)}")
+    if results.get("mean_time_steps") is not None:
+        lines.append(f"  {'mean time steps':<28}{results['mean_time_steps']:8.2f}, each until its decision is clear")
+    if results["mean_rate"] is not None:
+        lines.append(f"  {'mean firing rate':<28}{results['mean_rate']:8.4f} spikes per neuron and time step")
+    variants = [v | {"task": f"{results['task']} {k}"} for k, v in results.items() if k in VARIANTS]
+    return "\n".join([*lines, *map(table, variants)])
+
+
+def _percent(results, *path, between=""):
+    """The score in percent, and the task's single metrics behind it where there are several."""
+    value, metrics = results, results["metrics"]
+    for key in path:
+        value, metrics = value[key], metrics[key]
+    several = ", ".join(f"{name} {100 * v:.2f}" for name, v in metrics.items()) if len(metrics) > 1 else ""
+    return f"{100 * value:6.2f} %{between}" + (f"   {several}" if several else "")

@@ -1,0 +1,76 @@
+"""What every command does at its start and its end: one voice for errors, the options shown and saved."""
+
+import sys
+import traceback
+import warnings
+from pathlib import Path
+
+from .config.errors import InputError
+from .config.options import plain
+from .files.model_files import require_empty, write_json
+from .training.loop import Stopped
+from .training.parallel import World, world
+from .training.resume import ARGS, last_checkpoint
+
+
+def command(main, processes=1):
+    """Run a command: what the user got wrong is one line on standard error and exit status 2.
+
+    processes: the most that it can use; None: any number.
+    """
+    warnings.showwarning = lambda message, *rest, **more: print(f"warning: {message}", file=sys.stderr)
+    here = World()
+    try:
+        here = world()
+        if processes and here.size > processes:
+            raise InputError(f"this command runs in one process, found {here.size}; start it without mpiexec")
+        with here.one_voice():
+            main()
+        here.wait()
+    except (InputError, OSError) as error:
+        here.stop(f"error: {_one_line(error)}", 2, together=getattr(error, "on_all_ranks", False))
+    except Stopped:  # on every rank: nobody has to be stopped by another
+        if here.rank == 0:
+            print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except KeyboardInterrupt:
+        here.stop("interrupted", 130)
+    except Exception:
+        if here.size == 1:
+            raise
+        here.stop(traceback.format_exc(), 1)
+
+
+def _one_line(error):
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
+def require_startable(options):
+    """InputError unless the output directory is empty, or on --resume has a checkpoint of the same run."""
+    world().once(_require_startable, options)
+
+
+def _require_startable(options):
+    if options.resume:
+        last_checkpoint(options)
+    else:
+        require_empty(options.output_dir)
+
+
+def begin(options):
+    """Print and save the resolved options; the output directory, empty unless --resume, exists from here on."""
+    world().once(_begin, options)
+
+
+def _begin(options):
+    _require_startable(options)
+    Path(options.output_dir).mkdir(parents=True, exist_ok=True)
+    announce(options)
+    write_json(Path(options.output_dir) / ARGS, plain(options))
+
+
+def announce(options):
+    """Print the resolved options in one line."""
+    print("options: " + ", ".join(f"{k}={v}" for k, v in plain(options).items() if v not in (None, [], "")))

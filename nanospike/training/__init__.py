@@ -1,0 +1,1 @@
+"""The loop, the optimiser, what distillation teaches, checkpoints, several processes."""

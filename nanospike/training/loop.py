@@ -1,0 +1,234 @@
+"""The training loop that the commands share: batches, updates, log, checkpoints, resume.
+
+The order of the data and every random number are functions of (seed, stage, step), so that a resumed run goes on
+exactly where it was.
+"""
+
+import json
+import math
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..arrays.workers import Workers, shares
+from ..config.errors import InputError
+from ..config.options import flag, plain
+from ..data.text import batch_order, collate
+from ..model.loss import Totals
+from .optim import AdamW, Diverged, linear_schedule
+from .parallel import Sums, world
+from .progress import progress
+from .resume import (
+    LOG,
+    has_checkpoint,
+    note_divergence,
+    read_checkpoint,
+    restore,
+    write_checkpoint,
+)
+
+STAGE_SEEDS = {"finetune": 1, "general": 2, "internal": 3, "prediction": 4, "few-steps": 5}
+
+
+class Stopped(KeyboardInterrupt):
+    """A Ctrl-C after which all processes end together, having saved."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training on `data` (text.Encoded or corpus.TokenStore).
+
+    gradients(batches, rng_seed, totals) -> (terms {name: 0-d array}, grads {name: array or RowSum}, notes: () -> dict
+    of numbers that are only worth computing for a line of the log), of one batch that comes in parts (text.Batch) and
+    the loss.Totals of the whole; without parts (more MPI ranks than examples) all are empty. rng_seed: run, stage,
+    step, and the number of the first part, another on every MPI rank. prepare(): what is to be done before the first
+    of them, such as to fill a cache on disk.
+    """
+
+    name: str
+    data: object
+    gradients: Callable
+    epochs: float
+    learning_rate: float
+    prepare: Callable = lambda: None
+    project: Callable = lambda parameters: None  # after every update: puts those parameters back that have left a set
+
+    def steps(self, options):
+        wanted = math.ceil(self.epochs * self._per_epoch(options))
+        return min(wanted, options.max_steps) if options.max_steps else wanted
+
+    def _per_epoch(self, options):
+        return math.ceil(len(self.data) / options.batch_size)
+
+    def batches(self, options, start):
+        """Index arrays of the batches from step `start` on: the same whenever they are asked for."""
+        per_epoch = self._per_epoch(options)
+        epoch = start // per_epoch
+        while True:
+            order = batch_order(self.data.lengths, options.batch_size, (options.seed, STAGE_SEEDS[self.name], epoch))
+            yield from (order[i] for i in range(max(0, start - epoch * per_epoch), per_epoch))
+            epoch += 1
+
+
+class Run:
+    """An output directory with its log and checkpoints, and the parameters in training ({name: live array})."""
+
+    def __init__(self, options, parameters):
+        self.options, self.parameters = options, parameters
+        self.world = world()
+        self.workers = Workers(options.workers or self.world.threads, options.device)
+        self.first_part = self.world.before(self.workers.size)
+        self.log_path = Path(options.output_dir) / LOG
+        self.interrupted = self.signalled = False  # the first is what all ranks know of the second
+
+    def train(self, stages):
+        """Train the stages in turn; returns a summary {stage: {steps, loss, seconds}}."""
+        position, summary, restored = self._restore() if self.options.resume else ({}, {}, None)
+        self.world.require_same(self.parameters)
+        with self._finishing_the_step_on_interrupt():
+            for stage in stages:
+                if stage.name in summary:  # it was done before the run was interrupted
+                    continue
+                self.world.in_turn(stage.prepare)
+                start, optimizer = 0, self._optimizer()  # fresh moments: its loss is another than the last stage's
+                if stage.name == position.get("stage"):
+                    start, optimizer = position["step"], restored
+                summary[stage.name] = self._train_stage(stage, optimizer, start, summary)
+                if self.interrupted:
+                    self._stop(stage, summary[stage.name]["steps"])
+        return summary
+
+    @staticmethod
+    def _stop(stage, step):
+        print(f"saved as of {stage.name} step {step}; --resume goes on from there", file=sys.stderr)
+        raise Stopped
+
+    @contextmanager
+    def _finishing_the_step_on_interrupt(self):
+        """The first Ctrl-C ends the run after the step it falls in, and saves; the second ends it at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def note(signum, frame):
+            self.signalled = True
+            self.interrupted = self.world.size == 1
+            signal.signal(signal.SIGINT, before)
+
+        before = signal.signal(signal.SIGINT, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _diverged(self, what, stage, step, optimizer, summary):
+        """The InputError of a divergence, whose last good checkpoint --resume goes on from at a lower rate.
+
+        Nothing is saved if there is one: the weights as of now are those that went wrong.
+        """
+        doubt = ""
+        if not self.world.once(has_checkpoint, self.options.output_dir):
+            self._save(stage.name, step, optimizer, summary)
+            doubt = "; if it fails there again, start anew: there was no earlier checkpoint"
+        name, saved = self.world.once(note_divergence, self.options, what)
+        where = f"step {saved}" if name == stage.name else f"{name} step {saved}"
+        return InputError(f"{what}; saved as of {where}, from where --resume goes on with it{doubt}")
+
+    def _optimizer(self):
+        return AdamW(self.parameters, weight_decay=self.options.weight_decay)
+
+    def _train_stage(self, stage, optimizer, start, summary):
+        options, total = self.options, stage.steps(self.options)
+        order, bar = stage.batches(options, start), progress(stage.name, total, start)
+        sums = Sums(self.world, options.device)
+        began, last_loss = time.perf_counter(), math.nan
+        window_time, window_examples, window_steps = began, 0, 0
+        for step in range(start, total):
+            index = next(order)
+            rate = stage.learning_rate * linear_schedule(step, total, int(options.warmup * total))
+            try:
+                terms, grads, notes = sums.step(lambda: self._gradients(stage, index, step), self.signalled)  # noqa: B023
+                norm = optimizer.update(grads, rate, options.clip_norm, self.workers)
+                stage.project(self.parameters)
+            except Diverged as error:
+                raise self._diverged(
+                    f"stage {stage.name}, step {step + 1}: {error}", stage, step, optimizer, summary
+                ) from None
+            self.interrupted = self.interrupted or sums.interrupted
+            window_examples, window_steps = window_examples + len(index), window_steps + 1
+            if (step + 1) % options.log_every == 0 or step + 1 == total:
+                values = {name: float(v) for name, v in terms.items()}
+                last_loss, now = sum(values.values()), time.perf_counter()
+                line = {
+                    "stage": stage.name,
+                    "step": step + 1,
+                    "loss": last_loss,
+                    "learning_rate": rate,
+                    "step_ms": 1000 * (now - window_time) / window_steps,
+                    "examples_per_second": window_examples / (now - window_time),
+                    "gradient_norm": norm,
+                    **{f"loss_{name}": v for name, v in values.items()},
+                    **notes(),
+                    **sums.figures(window_steps),
+                }
+                self._log(line)
+                bar.show(step + 1, line)
+                window_time, window_examples, window_steps = time.perf_counter(), 0, 0
+            if options.save_every and (step + 1) % options.save_every == 0 and step + 1 < total:
+                self._save(stage.name, step + 1, optimizer, summary)
+            del terms, grads, notes  # else this step's activations live through the next one
+            if self.interrupted and step + 1 < total:
+                self._save(stage.name, step + 1, optimizer, summary)
+                self._stop(stage, step + 1)
+        bar.close()
+        result = {"steps": total, "loss": last_loss, "seconds": round(time.perf_counter() - began, 1)}
+        self._save(stage.name, total, optimizer, summary | {stage.name: result})
+        return result
+
+    def _gradients(self, stage, index, step):
+        """Stage.gradients of this rank's part of the batch `index`."""
+        batches, totals = self._parts(stage.data, index)
+        seed = (self.options.seed, STAGE_SEEDS[stage.name], step, self.first_part)
+        return stage.gradients(batches, seed, totals)
+
+    def _parts(self, data, index):
+        """This rank's share of the examples `index` as one batch for each worker, and the totals of all ranks."""
+        lengths = data.lengths[index]
+        mine = self.world.mine(lengths)
+        slices = shares(lengths[mine], self.workers.size) if len(lengths[mine]) else []
+        parts = [collate(data, index[mine][s], self.options.device) for s in slices]
+        return parts, Totals(len(index), lengths.sum(), (lengths * lengths).sum())
+
+    def _log(self, line):
+        if self.world.rank:
+            return
+        with open(self.log_path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({k: _rounded(v) for k, v in line.items()}) + "\n")
+
+    def _save(self, stage, step, optimizer, summary):
+        """A checkpoint, by rank 0, of what is the same on all ranks; from here on they all know of a Ctrl-C."""
+        self.world.require_same(self.parameters)
+        self.world.once(write_checkpoint, self.options, self.parameters, optimizer, stage, step, summary)
+        self.interrupted = self.world.any(self.signalled)
+
+    def _restore(self):
+        """(position, summary, optimizer) of the last checkpoint, whose weights become the parameters."""
+        state, weights, moments = self.world.once(read_checkpoint, self.options)
+        optimizer = self._optimizer()
+        restore(self.parameters, optimizer, state, weights, moments)
+        print(f"resuming {state['stage']} after step {state['step']}", file=sys.stderr)
+        then, now = state["options"], plain(self.options)
+        if other := [flag(n) for n in ("device", "workers") if now[n] != then.get(n)]:
+            effect = "rounds sums in another order and draws other dropout"
+            warnings.warn(f"{', '.join(other)}: another than before, which {effect}", stacklevel=2)
+        return state, state["summary"], optimizer
+
+
+def _rounded(value):
+    return float(f"{value:.6g}") if isinstance(value, float) and math.isfinite(value) else value

@@ -1,0 +1,113 @@
+"""AdamW on {name: array}, in place; learning-rate schedule; gradient clipping.
+
+A gradient that is a RowSum touches only the rows of the batch: value, moments and weight decay of the others
+stay as they are (so no moment decays into denormals, and a table of 30 k rows costs what the batch costs).
+"""
+
+import math
+
+import numpy as np
+
+from ..arrays.backend import namespace
+from ..arrays.tree import RowSum
+from ..arrays.workers import ALONE
+
+EXPLODED = 1000.0  # times the usual norm of the gradient
+JUDGED = 10  # updates, before a norm is compared with the usual one: their geometric mean, with weights that fall by
+FADE = 0.95  # per update
+CHUNK = 131072  # elements updated at a time: few enough for the last-level cache, enough that Python is no bottleneck
+
+
+class Diverged(RuntimeError):
+    """A gradient is not finite, or has exploded; nothing was updated."""
+
+
+def linear_schedule(step, total, warmup):
+    """Factor on the learning rate at `step` (from 0): up over `warmup` steps, then down to 0 at `total`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return max(0.0, (total - step) / max(1, total - warmup))
+
+
+def global_norm(grads):
+    """Euclidean norm of all gradients of {name: array or RowSum}, a float."""
+    flat = [(g.rows()[1] if isinstance(g, RowSum) else g).reshape(-1) for g in grads.values()]
+    squares = namespace(*flat).stack([g @ g for g in flat])
+    total = float(squares.astype(float).sum())  # the one wait for the device
+    return math.sqrt(total) if total >= 0 else math.nan
+
+
+def decays(name):
+    """Weight decay is for matrices: not for biases, LayerNorm or single numbers (as BERT was trained)."""
+    return name.endswith(("weight", "feedback.down", "feedback.up")) and "LayerNorm" not in name
+
+
+class AdamW:
+    """Loshchilov & Hutter 2019 (arXiv 1711.05101), decoupled weight decay, bias-corrected.
+
+    State: `step`, moments {name: (mean, mean of squares)} of the shapes of the parameters, and `log_norm`, the
+    logarithm of the usual norm of the gradient, None before the first.
+    """
+
+    def __init__(self, parameters, *, weight_decay=0.01, betas=(0.9, 0.999), eps=1e-8):
+        self.parameters, self.weight_decay, self.betas, self.eps = parameters, weight_decay, betas, eps
+        self.step, self.log_norm = 0, None
+        if scattered := [n for n, p in parameters.items() if not p.flags.c_contiguous]:
+            raise ValueError(f"AdamW updates contiguous arrays in place; not contiguous: {', '.join(scattered)}")
+        self.moments = {n: (p * 0, p * 0) for n, p in parameters.items()}
+
+    def update(self, grads, learning_rate, max_norm=None, workers=ALONE):
+        """One step on {name: array or RowSum}; returns the gradients' norm before clipping.
+
+        Raises Diverged, and changes nothing, if the norm is not finite or EXPLODED times the usual one.
+        """
+        norm = global_norm(grads)
+        if not math.isfinite(norm):
+            raise Diverged(f"gradient norm is {norm} at update {self.step + 1}; lower --learning-rate")
+        if norm > 0:
+            usual = math.log(norm) if self.log_norm is None else self.log_norm
+            if self.step >= JUDGED and math.log(norm) > usual + math.log(EXPLODED):
+                found = f"gradient norm is {norm:.3g} at update {self.step + 1}, {math.exp(usual):.3g} before"
+                raise Diverged(f"{found}; lower --learning-rate")
+            self.log_norm = FADE * usual + (1 - FADE) * math.log(norm)
+        clip = min(1.0, max_norm / norm) if max_norm and norm > 0 else 1.0
+        self.step += 1
+        workers.map(lambda name: self._update(name, grads[name], clip, learning_rate), grads)
+        return norm
+
+    def _update(self, name, g, clip, learning_rate):
+        parameter, (mean, square) = self.parameters[name], self.moments[name]
+        decay = learning_rate * self.weight_decay if decays(name) else 0.0
+        if isinstance(g, RowSum):
+            rows, g = g.rows()
+            part = [parameter[rows], mean[rows], square[rows]]
+            self._move(*part, g, clip, learning_rate, decay)
+            parameter[rows], mean[rows], square[rows] = part
+        else:
+            self._move(parameter, mean, square, g, clip, learning_rate, decay)
+
+    def _move(self, parameter, mean, square, g, clip, learning_rate, decay):
+        xp = namespace(parameter, g)
+        b1, b2 = self.betas
+        rate = learning_rate * math.sqrt(1 - b2**self.step) / (1 - b1**self.step)
+        eps = self.eps * math.sqrt(1 - b2**self.step)
+        flat = [a.reshape(-1) for a in (parameter, mean, square, g)]  # views: all are contiguous
+        chunk = min(CHUNK, g.size) if xp is np else g.size  # a device takes all of it at once
+        scratch = xp.empty(chunk, g.dtype)
+        for start in range(0, g.size, chunk):
+            p, m, v, d = (a[start : start + chunk] for a in flat)
+            t = scratch[: p.size]
+            xp.multiply(d, (1 - b1) * clip, out=t)
+            m *= b1
+            m += t
+            xp.multiply(d, d, out=t)
+            t *= (1 - b2) * clip * clip
+            v *= b2
+            v += t
+            xp.sqrt(v, out=t)
+            t += eps
+            xp.divide(m, t, out=t)
+            t *= rate
+            if decay:
+                p *= 1 - decay
+            p -= t

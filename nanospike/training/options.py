@@ -1,0 +1,38 @@
+"""The options that the training commands have in common."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..arrays.workers import WORKERS_HELP
+from ..config.errors import InputError
+from ..config.options import option, require_at_least
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """What the training commands have in common."""
+
+    output_dir: Path = option("directory to write to; must be empty or absent, unless --resume")
+    batch_size: int = option("examples per update", 32)
+    learning_rate: float = option("peak learning rate of AdamW", 5e-5)
+    weight_decay: float = option("decoupled weight decay of matrices", 0.01)
+    warmup: float = option("warm-up: share of a stage's updates", 0.1)
+    clip_norm: float = option("largest norm of the gradient; 0: no clipping", 1.0)
+    epochs: float = option("passes over the data, per stage", 3.0)
+    max_steps: int = option("most updates per stage; 0: as many as the epochs need", 0)
+    max_length: int = option("word pieces per text; longer ones are cut", 128)
+    log_every: int = option("updates per line of train_log.jsonl", 20)
+    save_every: int = option("updates per checkpoint; 0: only at the end of a stage", 500)
+    resume: bool = option("go on from the last checkpoint in the output directory", False)
+    seed: int = option("seed of initial weights, order of the data, dropout and masks", 0)
+    device: str = option("where to compute", "cpu", choices=("cpu", "cuda"))
+    workers: int = option(WORKERS_HELP, 0)
+
+    def __post_init__(self):
+        require_at_least(self, workers=0, batch_size=1, max_steps=0, max_length=3, log_every=1, save_every=0, seed=0)
+        require_at_least(self, learning_rate=0, weight_decay=0, clip_norm=0)
+        if not 0 <= self.warmup <= 1:
+            raise InputError(f"--warmup: found {self.warmup}, expected a share between 0 and 1")
+        if not all(0 < v < math.inf for v in (self.epochs if isinstance(self.epochs, tuple) else (self.epochs,))):
+            raise InputError(f"--epochs: found {self.epochs}, expected above 0")

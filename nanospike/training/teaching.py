@@ -1,0 +1,136 @@
+"""The distillation step: what the teacher says of a batch, the student's gradients, and what the log tells of both."""
+
+import functools
+import math
+import warnings
+from dataclasses import replace
+
+import numpy as np
+
+from ..arrays.backend import library, random_generator
+from ..arrays.tree import leaves, summed
+from ..model.equilibrium import FrozenDropout
+from ..model.recurrence import project
+from ..model.student import mean_rate
+from .loop import Stage
+from .monitor import Monitor, gap_probe
+from .stability import Stability
+from .teacher_cache import computed, parts_of, targets
+
+
+def loss_terms(options, stage):
+    """The weights of loss.distillation in a stage."""
+    if stage not in ("prediction", "few-steps"):
+        return {"hidden": options.hidden, "attention": options.attention, "logits": 0.0, "label_weight": 0.0}
+    return {
+        "hidden": options.hidden * options.keep_internal,
+        "attention": options.attention * options.keep_internal,
+        "logits": options.logits,
+        "label_weight": options.labels,
+    }
+
+
+def stages_of(options, teacher, student, data, workers, masking=None):
+    """The Stages of a run. masking: the text.Masking of all of them."""
+    stages = []
+    for name, epochs, rate in zip(options.stages, options.epochs, options.learning_rate, strict=True):
+        stage = Stage(name, data[name], None, epochs, rate)
+        outputs = teacher_outputs_of(options, teacher, student, stage, workers)
+        monitor = monitor_of(student, options, name, data[name])
+        learn = gradients(outputs, student, options, name, workers, monitor, masking)
+        stages.append(replace(stage, gradients=learn, prepare=outputs, project=project))
+    return stages
+
+
+def cache_of(options):
+    return options.cache_dir or options.output_dir / "cache"
+
+
+def teacher_outputs_of(options, teacher, student, stage, workers):
+    """() -> (batch -> TeacherOutput) of a stage: from the cache where epochs, or runs with the same one, repeat.
+
+    With masked word pieces nothing repeats.
+    """
+    repeats = options.cache_dir or stage.steps(options) > math.ceil(len(stage.data) / options.batch_size)
+    if not options.teacher_cache or not repeats or options.mask:
+        return lambda: functools.partial(computed, teacher)
+    terms = loss_terms(options, stage.name) | {"layer_map": options.layer_map or None}
+    parts = parts_of(student.config.num_hidden_layers, teacher, **terms)
+    return targets(teacher, stage.data, parts, cache_of(options), options.teacher_cache * 1e9, workers)
+
+
+def monitor_of(student, options, stage, data):
+    """The Monitor of a stage on `data` (text.Encoded); None for an ann student."""
+    if student.config.activation == "ann":
+        return None
+    return Monitor(stage, gap_probe(student, data, options.drive), options.probe_every, options.log_every)
+
+
+def gradients(teacher_outputs, student, options, stage, workers, monitor=None, masking=None):
+    """Stage.gradients of the distillation loss.
+
+    teacher_outputs: () -> the function batch -> TeacherOutput, asked once per step and before any part of it begins.
+    monitor: a monitor.Monitor. masking: a text.Masking.
+    """
+    xp = library(student.device)
+    terms = loss_terms(options, stage) | {"temperature": options.temperature, "layer_map": options.layer_map or None}
+    simulation = None
+    if options.forward == "spikes" or stage == "few-steps":
+        steps = options.few_steps if stage == "few-steps" else max(options.time_steps)
+        simulation = {"time_steps": steps, "drive": options.drive}
+    stability = Stability(student.parameters())
+
+    def part(batch, seed, totals, teacher_output):
+        if masking:
+            batch = masking(batch, seed[:3])
+        inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
+        settled = stage == "few-steps" and at_equilibrium(seed[2], options.settled_share)
+        dropout = FrozenDropout(options.dropout, random_generator(xp, (*seed, 1))) if options.dropout else None
+        return student.gradients(
+            *inputs, teacher_output(batch), simulation=None if settled else simulation, totals=totals,
+            forward_solver=options.forward_solver, adjoint_solver=options.adjoint_solver,
+            adjoint_rtol=options.adjoint_rtol or None,
+            labels=batch.labels if terms["label_weight"] else None, drop_failed=True,
+            jacobian_penalty=options.jacobian_penalty, seed=seed, dropout=dropout, **terms,
+        )  # fmt: skip
+
+    def step(batches, seed, totals):
+        if not batches:
+            stability.after([])
+            return {}, {}, dict
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # solves that fail are counted and logged below
+            teacher_output = teacher_outputs()
+            jobs = [(batch, (*seed, i), totals, teacher_output) for i, batch in enumerate(batches)]
+            results = workers.map(lambda job: part(*job), jobs)
+        stability.after(results)
+        values = {name: sum(r.terms[name] for r in results) for name in results[0].terms}
+        grads = summed([dict(leaves(r.grads)) for r in results], workers)
+        return values, grads, lambda: notes(student, results, batches, stability, monitor, seed[2] + 1)
+
+    return step
+
+
+def at_equilibrium(step, share):
+    """Whether this update (from 0) of the stage few-steps is one of the `share` that are taken at the equilibrium."""
+    return int(step * share) != int((step - 1) * share)
+
+
+def notes(student, results, batches, stability, monitor=None, step=0):
+    """What a line of the log after update `step` says about the student's state: over all parts of a batch."""
+    spiking = student.config.activation != "ann"
+    tokens = [int(b.attention_mask.sum()) for b in batches]
+    rates = [mean_rate(r.equilibrium, b.attention_mask) for r, b in zip(results, batches, strict=True) if spiking]
+    values = {"mean_rate": float(np.average(rates, weights=tokens)) if spiking else None}
+    if results[0].adjoint is not None:
+        values |= {
+            "equilibrium_sweeps": max(r.equilibrium.iterations for r in results),
+            "equilibrium_residual": max(r.equilibrium.residual for r in results),
+            "adjoint_sweeps": max(r.adjoint.iterations for r in results),
+            "adjoint_residual": max(r.adjoint.residual for r in results),
+            **stability.notes(),
+        }
+    if monitor is not None:
+        parts = [(r.equilibrium.rates, b.attention_mask) for r, b in zip(results, batches, strict=True)]
+        values |= monitor.notes(parts, step)
+    return values

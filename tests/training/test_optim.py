@@ -1,0 +1,103 @@
+"""AdamW against its published equations, and the row-sparse update against the dense one."""
+
+import numpy as np
+import pytest
+
+from nanospike.arrays.backend import to_device, to_host
+from nanospike.arrays.tree import RowSum
+from nanospike.training.optim import CHUNK, AdamW, Diverged, global_norm, linear_schedule
+
+
+def reference(p, gradients, rate, decay, b1=0.9, b2=0.999, eps=1e-8):
+    m = v = 0.0
+    for t, g in enumerate(gradients, 1):
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
+        p = p - rate * decay * p - rate * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps)
+    return p
+
+
+@pytest.mark.parametrize("name, decay", [("a.weight", 0.1), ("a.bias", 0.0), ("a.LayerNorm.weight", 0.0)])
+def test_published_equations(name, decay, xp, device):
+    rng = np.random.default_rng(0)
+    start, gradients = rng.standard_normal((3, CHUNK // 2)), rng.standard_normal((4, 3, CHUNK // 2))
+    parameter = to_device(start.copy(), device)
+    optimizer = AdamW({name: parameter}, weight_decay=0.1)
+    for g in gradients:
+        norm = optimizer.update({name: to_device(g, device)}, 1e-2)
+        assert norm == pytest.approx(np.linalg.norm(g))
+    assert type(parameter) is type(xp.zeros(1))
+    np.testing.assert_allclose(to_host(parameter), reference(start, gradients, 1e-2, decay), rtol=1e-10)
+
+
+def test_clipping_scales_the_whole_gradient():
+    rng = np.random.default_rng(1)
+    grads = {n: 10 * rng.standard_normal((4, 4)) for n in ("a.weight", "b.weight")}
+    clipped, scaled = ({n: np.ones((4, 4)) for n in grads} for _ in range(2))
+    norm = AdamW(clipped).update(grads, 0.1, max_norm=1.0)
+    AdamW(scaled).update({n: g / norm for n, g in grads.items()}, 0.1)
+    for n in grads:
+        np.testing.assert_allclose(clipped[n], scaled[n], rtol=1e-12)
+
+
+def test_rows_of_the_batch_move_as_in_the_dense_update_and_no_others(xp, device):
+    rng = np.random.default_rng(2)
+    table = rng.standard_normal((10, 3))
+    rows = RowSum((10, 3))
+    rows.add(to_device(np.array([4, 1, 4]), device), to_device(rng.standard_normal((3, 3)), device))
+    rows.add(to_device(np.array([7, 1]), device), to_device(rng.standard_normal((2, 3)), device))
+    sparse, dense = to_device(table.copy(), device), to_device(table.copy(), device)
+    gradient = rows.dense()
+    AdamW({"e.weight": sparse}).update({"e.weight": rows}, 0.1)
+    AdamW({"e.weight": dense}).update({"e.weight": gradient}, 0.1)
+    touched = [1, 4, 7]
+    np.testing.assert_allclose(to_host(sparse)[touched], to_host(dense)[touched], rtol=1e-12)
+    untouched = [i for i in range(10) if i not in touched]
+    assert np.array_equal(to_host(sparse)[untouched], table[untouched])
+    assert type(sparse) is type(xp.zeros(1))
+
+
+def test_row_sums_add_up():
+    rows = RowSum((5, 2))
+    rows.add(np.array([3, 0, 3]), np.array([[1.0, 2], [3, 4], [5, 6]]))
+    assert np.array_equal(rows.dense(), [[3, 4], [0, 0], [0, 0], [6, 8], [0, 0]])
+    rows.add(np.array([0]), np.array([[1.0, 1]]))
+    indices, sums = rows.rows()
+    assert indices.tolist() == [0, 3] and sums.tolist() == [[4, 5], [6, 8]]
+
+
+def test_norm_counts_summed_rows():
+    rows = RowSum((5, 2))
+    rows.add(np.array([1, 1]), np.array([[1.0, 0], [2.0, 0]]))
+    assert global_norm({"e": rows, "b": np.array([4.0])}) == pytest.approx(5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_gradient_that_is_not_finite_changes_nothing(bad):
+    parameters = {"a.weight": np.ones((2, 2)), "b.weight": np.ones((2, 2))}
+    optimizer = AdamW(parameters)
+    with pytest.raises(Diverged, match="gradient norm is .* at update 1"):
+        optimizer.update({"a.weight": np.ones((2, 2)), "b.weight": np.full((2, 2), bad)}, 0.1)
+    assert optimizer.step == 0 and all(np.all(p == 1) for p in parameters.values())
+
+
+def test_a_gradient_that_explodes_changes_nothing():
+    """A thousand times the usual norm, of ten updates at least; what the norm shrinks by does not matter."""
+    parameters = {"a.weight": np.ones((2, 2))}
+    optimizer = AdamW(parameters)
+    of = lambda norm: {"a.weight": np.full((2, 2), norm / 2)}  # noqa: E731
+    for norm in (5e3, 1.0, 0.0, *8 * [1.0]):  # before there is a usual norm, anything goes
+        optimizer.update(of(norm), 0.1)
+    usual = np.exp(optimizer.log_norm)
+    before, moments = parameters["a.weight"].copy(), optimizer.moments["a.weight"][0].copy()
+    with pytest.raises(Diverged, match=f"gradient norm is .* at update 12, {usual:.3g} before; lower --learning-rate"):
+        optimizer.update(of(1001 * usual), 0.1)
+    assert optimizer.step == 11 and np.array_equal(parameters["a.weight"], before)
+    assert np.array_equal(optimizer.moments["a.weight"][0], moments) and np.exp(optimizer.log_norm) == usual
+    optimizer.update(of(999 * usual), 0.1)
+    assert optimizer.step == 12
+
+
+def test_schedule():
+    factors = [linear_schedule(s, 10, 4) for s in range(10)]
+    np.testing.assert_allclose(factors, [0.25, 0.5, 0.75, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
+    assert linear_schedule(0, 5, 0) == 1

@@ -1,0 +1,72 @@
+"""What a distillation step gives to the teacher and to the student: masks and dropout of an update."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from models import random_student, random_teacher
+
+from nanospike.arrays.backend import to_host
+from nanospike.arrays.workers import Workers
+from nanospike.data.text import Encoded, Masking, collate
+from nanospike.distill_options import Distill
+from nanospike.model.loss import Totals
+from nanospike.training import teaching
+
+MASK = 4
+
+
+@pytest.fixture
+def recorded(device):
+    """step(seed) -> a record for each of the two parts of the same batch: what the models got of it."""
+    student, teacher = random_student(1, device=device, dtype="float32"), random_teacher(2, device=device)
+    ids = np.random.default_rng(0).integers(5, 40, (8, 10))
+    ids[:, 0], ids[:, -1] = 2, 3
+    data = Encoded(list(ids), list(np.zeros_like(ids)))
+    read, learnt, learn = [], [], student.gradients
+
+    def teacher_output(batch):
+        read.append(to_host(batch.input_ids))
+        return teacher.forward(batch.input_ids, batch.attention_mask, batch.token_type_ids, differentiable=False)[0]
+
+    def gradients(input_ids, *rest, dropout, **more):
+        found = learn(input_ids, *rest, dropout=dropout, **more)
+        scales = [to_host(s) for s in dropout.scales]
+        learnt.append(SimpleNamespace(ids=to_host(input_ids), scales=scales, probability=dropout.probability))
+        return found
+
+    student.gradients = gradients
+    options = Distill(mask=0.3, dropout=0.25, stages=("prediction",))
+    masking = Masking(options.mask, MASK, (2, 3))
+    learn_step = teaching.gradients(lambda: teacher_output, student, options, "prediction", Workers(1), masking=masking)
+
+    def step(*seed):
+        read.clear(), learnt.clear()
+        parts = [collate(data, index, device) for index in (np.arange(4), np.arange(4, 8))]
+        lengths = np.full(8, ids.shape[1])
+        learn_step(parts, seed, Totals(8, lengths.sum(), (lengths * lengths).sum()))
+        for theirs, ours in zip(read, learnt, strict=True):
+            assert np.array_equal(theirs, ours.ids)
+        return list(learnt)
+
+    return step
+
+
+def test_teacher_and_student_read_the_same_masks_which_are_new_in_every_update(recorded):
+    ids = lambda *seed: np.concatenate([part.ids for part in recorded(*seed)])  # noqa: E731
+    first = ids(0, 4, 7, 0)
+    assert 5 < (first == MASK).sum() < 40 and not (first[:, [0, -1]] == MASK).any()
+    assert np.array_equal(first, ids(0, 4, 7, 0)) and np.array_equal(first, ids(0, 4, 7, 2))  # on any rank
+    for other in ((1, 4, 7, 0), (0, 3, 7, 0), (0, 4, 8, 0)):  # run, stage, step
+        assert not np.array_equal(first, ids(*other))
+
+
+def test_dropout_is_new_in_every_update_and_part(recorded):
+    first = recorded(0, 4, 7, 0)
+    assert [part.probability for part in first] == [0.25, 0.25]
+    kept = np.concatenate([s.reshape(-1) for part in first for s in part.scales])
+    assert abs((kept == 0).mean() - 0.25) < 0.05 and np.allclose(kept[kept > 0], 4 / 3)
+    same = lambda a, b: all(np.array_equal(x, y) for x, y in zip(a.scales, b.scales, strict=True))  # noqa: E731
+    assert same(first[0], recorded(0, 4, 7, 0)[0]) and not same(first[0], first[1])
+    for other in ((1, 4, 7, 0), (0, 3, 7, 0), (0, 4, 8, 0), (0, 4, 7, 2)):  # and rank
+        assert not same(first[0], recorded(*other)[0])
