@@ -10,6 +10,7 @@ import numpy as np
 from models import random_teacher
 
 from nanospike.start import command
+from nanospike.training.optim import AdamW
 
 TRAIN = """\
 1	the tea was hot and the cake was fresh .
@@ -154,3 +155,16 @@ def log_lines(directory, timed=False):
     lines = [json.loads(x) for x in (Path(directory) / "train_log.jsonl").read_text(encoding="utf-8").splitlines()]
     left_out = () if timed else ("step_ms", "examples_per_second", "dead", "saturated")
     return [{k: v for k, v in line.items() if k not in left_out} for line in lines]
+
+
+def interrupt(monkeypatch, update):
+    """Press Ctrl-C in the update of this number, counted over the whole run."""
+    whole, calls = AdamW.update, []
+
+    def stopping(self, *args):
+        calls.append(1)
+        if len(calls) == update:
+            raise KeyboardInterrupt
+        return whole(self, *args)
+
+    monkeypatch.setattr(AdamW, "update", stopping)

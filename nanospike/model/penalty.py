@@ -11,7 +11,7 @@ def jacobian_penalty(network, last, seed, totals):
     """R = |F(z + eps v) - F(z)|^2 / (eps^2 n), v normal: the loop's squared Jacobian norm by first-order passes only.
 
     In the mean over v it is |K|_F^2 / n, K = dF/dz, and n the numbers in z of the whole batch, of whose real tokens
-    and examples totals knows: the terms of its parts add up. network: a spiking_bert.Network with a loop; last
+    and examples totals knows: the terms of its parts add up. network: a equilibrium.Network with a loop; last
     (B, L, D): the last encoder's rates. z and v count as constants. (value, vjp): vjp(cotangent, grads) adds to grads.
     """
     xp, z = namespace(last), network.state(last)

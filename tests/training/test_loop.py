@@ -8,7 +8,7 @@ import weakref
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from tiny import CORPUS, contents, edit_json, log_lines, run, write_sst2, write_teacher
+from tiny import CORPUS, contents, edit_json, interrupt, log_lines, run, write_sst2, write_teacher
 
 from nanospike import InputError, distill, finetune
 from nanospike.data.text import Encoded
@@ -38,19 +38,6 @@ def distill_argv(places, out, *more):
 
 
 COMMANDS = {"finetune": (finetune, finetune_argv), "distill": (distill, distill_argv)}
-
-
-def interrupt(monkeypatch, update):
-    """Press Ctrl-C in the update of this number, counted over the whole run."""
-    whole, calls = AdamW.update, []
-
-    def stopping(self, *args):
-        calls.append(1)
-        if len(calls) == update:
-            raise KeyboardInterrupt
-        return whole(self, *args)
-
-    monkeypatch.setattr(AdamW, "update", stopping)
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from models import random_teacher
-from test_train import interrupt
-from tiny import CORPUS, contents, log_lines, run, write_sst2, write_teacher
+from tiny import CORPUS, contents, interrupt, log_lines, run, write_sst2, write_teacher
 
 from nanospike import InputError, distill
 from nanospike.data.text import Encoded, batch_order, collate
