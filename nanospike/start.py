@@ -1,8 +1,10 @@
 """What every command does at its start and its end: one voice for errors, the options shown and saved."""
 
+import os
 import sys
 import traceback
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 from .config.errors import InputError
@@ -12,10 +14,13 @@ from .training.loop import Stopped
 from .training.parallel import World, world
 from .training.resume import ARGS, last_checkpoint
 
+CLOSED_PIPE = 128 + 13
+
 
 def command(main, processes=1):
     """Run a command: what the user got wrong is one line on standard error and exit status 2.
 
+    Where nobody reads what it prints any more (`... | head -1`), it ends without a word.
     processes: the most that it can use; None: any number.
     """
     warnings.showwarning = lambda message, *rest, **more: print(f"warning: {message}", file=sys.stderr)
@@ -24,7 +29,7 @@ def command(main, processes=1):
         here = world()
         if processes and here.size > processes:
             raise InputError(f"this command runs in one process, found {here.size}; start it without mpiexec")
-        with here.one_voice():
+        with quiet_without_a_reader(), here.one_voice():
             main()
         here.wait()
     except (InputError, OSError) as error:
@@ -39,6 +44,20 @@ def command(main, processes=1):
         if here.size == 1:
             raise
         here.stop(traceback.format_exc(), 1)
+
+
+@contextmanager
+def quiet_without_a_reader():
+    """Within it, a closed pipe at standard output ends the process, with the status that a shell gives SIGPIPE."""
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left has somewhere to go
+        sys.exit(CLOSED_PIPE)
 
 
 def _one_line(error):
