@@ -23,10 +23,10 @@ CONSTANTS = """
 """
 UFUNCS = """
     abs absolute add arctan bitwise_and bitwise_or bitwise_xor cbrt ceil conj conjugate copysign cos cosh divide equal
-    exp exp2 expm1 floor floor_divide fmax fmin greater greater_equal hypot invert isfinite isinf isnan left_shift less
-    less_equal log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor matmul maximum minimum mod
-    multiply negative not_equal positive power reciprocal remainder right_shift rint sign signbit sin sinh sqrt square
-    subtract tan tanh true_divide trunc
+    exp exp2 expm1 floor floor_divide fmax fmin frexp greater greater_equal hypot invert isfinite isinf isnan left_shift
+    less less_equal log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor matmul maximum minimum
+    mod multiply negative not_equal positive power reciprocal remainder right_shift rint sign signbit sin sinh sqrt
+    square subtract tan tanh true_divide trunc
 """
 FUNCTIONS = """
     all:where allclose any:where arange argmax argmin argsort:order,stable argwhere around array_equal atleast_1d
