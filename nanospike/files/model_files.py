@@ -15,6 +15,7 @@ import numpy as np
 
 from ..arrays.backend import to_device, to_host
 from ..config.errors import InputError
+from .packing import packed, unpacked
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 TENSOR_KINDS = "BOOL U8 U16 U32 U64 I8 I16 I32 I64 BF16 F16 F32 F64 C64".split()
@@ -33,7 +34,7 @@ def read_json(path):
 
 
 def read_tensors(path):
-    """{name: array} of one safetensors file; float16 and bfloat16 become float32, the rest stays as it is."""
+    """{name: array} of one safetensors file; float16, bfloat16 and packed tensors (packing.py) become float32."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -42,13 +43,16 @@ def read_tensors(path):
             if strange := [f"{name} ({kind})" for name, kind in kinds.items() if kind not in TENSOR_KINDS]:
                 raise InputError(f"{path}: tensors of a type that NumPy lacks: {_some(strange)}")
             tensors = {name: file.get_tensor(name) for name, kind in kinds.items() if kind != "BF16"}
+            metadata = file.metadata()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
     except SafetensorError as error:
         raise InputError(f"{path}: not a whole safetensors file: {error}") from None
     if len(tensors) < len(kinds):
         tensors |= _read_bfloat16(path)
-    return {n: t.astype(np.float32) if t.dtype == np.float16 else t for n, t in tensors.items()}
+    return {
+        n: t.astype(np.float32) if t.dtype == np.float16 else t for n, t in unpacked(tensors, metadata, path).items()
+    }
 
 
 def _read_bfloat16(path):
@@ -153,17 +157,24 @@ def write_json(path, value):
         temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def write_tensors(path, tensors, dtype=None):
-    """Write {name: array}, from either device, as safetensors with the metadata that PyTorch tools expect."""
+def write_tensors(path, tensors, dtype=None, patterns=None):
+    """Write {name: array}, from either device, as safetensors with the metadata that PyTorch tools expect.
+
+    patterns: of those tensors that are packed in its low-bit form, see packing.packed; dtype: of all others.
+    """
     from safetensors.numpy import save
 
-    host = {n: np.ascontiguousarray(to_host(t), dtype) for n, t in tensors.items()}
+    host = {n: np.ascontiguousarray(to_host(t), dtype) for n, t in tensors.items() if n not in (patterns or {})}
+    host, listing = packed(host, {n: (kind, *map(to_host, pair)) for n, (kind, *pair) in (patterns or {}).items()})
     with replacing(path) as temporary:
-        temporary.write_bytes(save(host, metadata={"format": "pt"}))  # save_file would make it unreadable to others
+        temporary.write_bytes(save(host, metadata={"format": "pt"} | listing))  # save_file: unreadable to others
 
 
-def write_model(directory, config, tensors, tokenizer_from=None, dtype=None):
-    """Write config.json, model.safetensors and, if known, the tokenizer's files into `directory`."""
+def write_model(directory, config, tensors, tokenizer_from=None, dtype=None, patterns=None):
+    """Write config.json, model.safetensors and, if known, the tokenizer's files into `directory`.
+
+    dtype, patterns: see write_tensors.
+    """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     for name in TOKENIZER_FILES if tokenizer_from else ():
@@ -171,7 +182,7 @@ def write_model(directory, config, tensors, tokenizer_from=None, dtype=None):
         if source.exists() and source.resolve() != (directory / name).resolve():
             with replacing(directory / name) as temporary:
                 shutil.copyfile(source, temporary)
-    write_tensors(directory / "model.safetensors", tensors, dtype)
+    write_tensors(directory / "model.safetensors", tensors, dtype, patterns)
     write_json(directory / "config.json", config)
 
 

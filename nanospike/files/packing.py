@@ -1,0 +1,89 @@
+"""Low-bit tensors in a safetensors file: NAME as bytes, NAME.scale (O,) float32, kind and shape in the metadata.
+
+    ternary   five values a byte, in base 3 with the first lowest, -1, 0, 1 as 0, 1, 2 (3^5 = 243)
+    binary    eight values a byte, the first lowest, -1 and 1 as 0 and 1
+
+Values run along the rows, one row after the other without a gap; the last byte is filled up with zeros.
+"""
+
+import json
+
+import numpy as np
+
+from ..config.errors import InputError
+
+KEY = "nanospike.low_bit"  # in the metadata: JSON {NAME: {"kind": "ternary" or "binary", "shape": [O, I]}}
+PER_BYTE = {"ternary": 5, "binary": 8}
+POWERS = 3 ** np.arange(5, dtype=np.uint8)
+
+
+def pack(pattern, kind):
+    """Bytes (n,) uint8 of a pattern of -1, 0, 1 (ternary) or -1, 1 (binary), any shape."""
+    flat = np.asarray(pattern).reshape(-1)
+    if kind == "binary":
+        return np.packbits(flat > 0, bitorder="little")
+    digits = np.zeros(-(-flat.size // 5) * 5, np.uint8)
+    digits[: flat.size] = flat + 1
+    return digits.reshape(-1, 5) @ POWERS
+
+
+def unpack(data, kind, shape):
+    """The pattern, int8 of `shape`, of the bytes that `pack` made. ValueError where they are too few, many or large."""
+    size = int(np.prod(shape))
+    if data.dtype != np.uint8 or data.shape != (-(-size // PER_BYTE[kind]),):
+        raise ValueError(f"found {data.dtype} {data.shape}, expected {-(-size // PER_BYTE[kind])} bytes")
+    if kind == "binary":
+        values = np.unpackbits(data, bitorder="little").astype(np.int8) * 2 - 1
+    else:
+        if data.size and data.max() >= 3**5:
+            raise ValueError(f"found a byte of {data.max()}, expected below {3**5}")
+        values = (data[:, None] // POWERS % 3).astype(np.int8).reshape(-1) - 1
+    return np.ascontiguousarray(values[:size]).reshape(shape)
+
+
+def packed(tensors, patterns):
+    """({name: array}, metadata) to be written: low-bit tensors packed, all others as they are.
+
+    patterns: {name: (kind, pattern (O, I), scale (O,))} of those that are low-bit, arrays on the host.
+    """
+    written, listing = {n: t for n, t in tensors.items() if n not in patterns}, {}
+    for name, (kind, pattern, scale) in patterns.items():
+        written |= {name: pack(pattern, kind), f"{name}.scale": np.asarray(scale, np.float32)}
+        listing[name] = {"kind": kind, "shape": list(pattern.shape)}
+    return written, {KEY: json.dumps(listing)} if listing else {}
+
+
+def unpacked(tensors, metadata, where):
+    """{name: array} of what is in a file: low-bit tensors as float32, pattern times scale. InputError names others."""
+    tensors = dict(tensors)
+    for name, entry in packed_tensors(metadata, where).items():
+        scale = tensors.pop(f"{name}.scale", None)
+        if name not in tensors or scale is None:
+            missing = f"{name}.scale" if name in tensors else name
+            raise InputError(f"{where}: missing tensors: {missing}, which its metadata lists as {entry['kind']}")
+        shape = tuple(entry["shape"])
+        if scale.shape != shape[:1] or scale.dtype.kind != "f":
+            raise InputError(f"{where}: {name}.scale: found {scale.dtype} {scale.shape}, expected floats {shape[:1]}")
+        try:
+            pattern = unpack(tensors[name], entry["kind"], shape)
+        except ValueError as error:
+            raise InputError(f"{where}: {name} ({entry['kind']}, {shape}): {error}") from None
+        tensors[name] = pattern * scale.astype(np.float32)[:, None]
+    return tensors
+
+
+def packed_tensors(metadata, where):
+    """{name: {"kind", "shape"}} of the low-bit tensors that a file's metadata lists, checked."""
+    try:
+        listing = json.loads((metadata or {}).get(KEY, "{}"))
+        fits = all(
+            entry["kind"] in PER_BYTE
+            and len(entry["shape"]) == 2
+            and all(isinstance(n, int) and n >= 0 for n in entry["shape"])
+            for entry in listing.values()
+        )
+    except (json.JSONDecodeError, TypeError, KeyError, AttributeError):
+        fits = False
+    if not fits:
+        raise InputError(f"{where}: metadata {KEY}: expected {{name: {{kind: ternary or binary, shape: [O, I]}}}}")
+    return listing
