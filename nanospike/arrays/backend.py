@@ -1,5 +1,6 @@
 """The few things NumPy and CuPy spell differently. The only file that imports cupy."""
 
+import functools
 import sys
 
 import numpy as np
@@ -143,3 +144,81 @@ def krylov(xp):
         import cupyx.scipy.sparse.linalg as linalg
     names = ("gmres", "bicgstab", "lgmres", "gcrotmk", "tfqmr")
     return linalg.LinearOperator, {n: getattr(linalg, n) for n in names if hasattr(linalg, n)}
+
+
+def has_kernels(xp):
+    """Whether hand-written kernels and products by cuBLAS can run on arrays of this library."""
+    return xp is not np and hasattr(xp, "RawModule")
+
+
+@functools.cache
+def _function(source, dtype, name):
+    return _module(source, dtype).get_function(name)
+
+
+@functools.cache
+def _module(source, dtype):
+    real = {"float32": "float", "float64": "double"}[dtype]
+    return sys.modules["cupy"].RawModule(code=source.replace("REAL", real), options=("--std=c++17",))
+
+
+def launch(source, name, dtype, shape, arguments):
+    """Run the kernel `name` of a CUDA source text in which REAL is the dtype's type.
+
+    shape: (blocks, threads of a block, bytes of shared memory), the first two a number or a tuple. arguments: arrays
+    (C-contiguous), Python ints (long long), floats (double), None (a null pointer).
+    """
+    grid, block, shared = shape
+    grid = grid if isinstance(grid, tuple) else (grid,)
+    block = block if isinstance(block, tuple) else (block,)
+    arguments = tuple([0 if a is None else a for a in arguments])
+    _function(source, np.dtype(dtype).name, name)(grid, block, arguments, shared_mem=shared)
+
+
+PRECISIONS = {"float32": 68, "tf32": 77, "bfloat16": 75}  # of products: cublasComputeType_t
+_products = {"compute": PRECISIONS["float32"]}
+_scalars = {}
+
+
+def set_precision(name):
+    """How products on a device round their factors: "float32", "tf32" (10 bits), "bfloat16" (7); sums are float32."""
+    if name not in PRECISIONS:
+        raise InputError(f"precision: found {name!r}, expected one of {', '.join(PRECISIONS)}")
+    _products["compute"] = PRECISIONS[name]
+
+
+def _scalar(value, dtype):
+    """The address of a number in host memory."""
+    if (value, dtype) not in _scalars:
+        _scalars[value, dtype] = np.array(value, dtype)
+    return _scalars[value, dtype].ctypes.data
+
+
+def product(a, b, out, transpose_a=False, transpose_b=False, accumulate=False):
+    """out = op(a) op(b), or out += that; matrices, or stacks (n, ., .) of them, by cuBLAS, all C-contiguous.
+
+    `out` may have rows that are further apart than they are long (a block of columns of a matrix).
+    """
+    from cupy_backends.cuda.libs import cublas
+
+    rows, columns = out.shape[-2:]
+    inner = a.shape[-2] if transpose_a else a.shape[-1]
+    kind = out.dtype
+    real, compute = (1, 70) if kind == np.float64 else (0, _products["compute"])
+    handle = sys.modules["cupy"].cuda.device.get_cublas_handle()
+    one, old = _scalar(1.0, kind), _scalar(float(accumulate), kind)
+    # cuBLAS stores by columns: to it these are the transposes, and out^T = op(b)^T op(a)^T
+    shape = (handle, int(transpose_b), int(transpose_a), columns, rows, inner, one)
+    apart = out.strides[-2] // out.itemsize
+    if out.ndim == 2:
+        cublas.gemmEx(
+            *shape, b.data.ptr, real, b.shape[-1], a.data.ptr, real, a.shape[-1],
+            old, out.data.ptr, real, apart, compute, -1,
+        )  # fmt: skip
+    else:
+        sizes = [m.shape[-2] * m.shape[-1] for m in (a, b, out)]
+        cublas.gemmStridedBatchedEx(
+            *shape, b.data.ptr, real, b.shape[-1], sizes[1], a.data.ptr, real, a.shape[-1], sizes[0],
+            old, out.data.ptr, real, apart, sizes[2], len(out), compute, -1,
+        )  # fmt: skip
+    return out

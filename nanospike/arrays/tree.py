@@ -78,6 +78,13 @@ class RowSum:
             self._indices, self._rows, self._merged = [merged[0]], [merged[1]], True
         return self._indices[0], self._rows[0]
 
+    def parts(self):
+        """(indices (n,) int64, rows (n, D)) as they were added, indices repeated or not, both contiguous."""
+        xp = namespace(*self._rows)
+        if len(self._rows) > 1:
+            return xp.concatenate(self._indices), xp.concatenate(self._rows)
+        return xp.ascontiguousarray(self._indices[0], xp.int64), xp.ascontiguousarray(self._rows[0])
+
     def dense(self):
         indices, rows = self.rows()
         table = namespace(rows).zeros(self.shape, rows.dtype)

@@ -21,7 +21,8 @@ from ..config.errors import InputError
 from ..config.options import flag, plain
 from ..data.text import batch_order, collate
 from ..model.loss import Totals
-from .optim import AdamW, Diverged, linear_schedule
+from .optim import Diverged, linear_schedule
+from .optim_device import optimizer_of
 from .parallel import Sums, world
 from .progress import progress
 from .resume import (
@@ -141,7 +142,7 @@ class Run:
         return InputError(f"{what}; saved as of {where}, from where --resume goes on with it{doubt}")
 
     def _optimizer(self):
-        return AdamW(self.parameters, weight_decay=self.options.weight_decay)
+        return optimizer_of(self.parameters, weight_decay=self.options.weight_decay)
 
     def _train_stage(self, stage, optimizer, start, summary):
         options, total = self.options, stage.steps(self.options)
@@ -156,13 +157,17 @@ class Run:
                 terms, grads, notes = sums.step(lambda: self._gradients(stage, index, step), self.signalled)  # noqa: B023
                 norm = optimizer.update(grads, rate, options.clip_norm, self.workers)
                 stage.project(self.parameters)
+                logged = (step + 1) % options.log_every == 0 or step + 1 == total
+                saved = options.save_every and (step + 1) % options.save_every == 0
+                if logged or saved:
+                    optimizer.check()
             except Diverged as error:
                 raise self._diverged(
                     f"stage {stage.name}, step {step + 1}: {error}", stage, step, optimizer, summary
                 ) from None
             self.interrupted = self.interrupted or sums.interrupted
             window_examples, window_steps = window_examples + len(index), window_steps + 1
-            if (step + 1) % options.log_every == 0 or step + 1 == total:
+            if logged:
                 values = {name: float(v) for name, v in terms.items()}
                 last_loss, now = sum(values.values()), time.perf_counter()
                 line = {
@@ -172,7 +177,7 @@ class Run:
                     "learning_rate": rate,
                     "step_ms": 1000 * (now - window_time) / window_steps,
                     "examples_per_second": window_examples / (now - window_time),
-                    "gradient_norm": norm,
+                    "gradient_norm": float(norm),
                     **{f"loss_{name}": v for name, v in values.items()},
                     **notes(),
                     **sums.figures(window_steps),

@@ -42,6 +42,18 @@ def decays(name):
     return name.endswith(("weight", "feedback.down", "feedback.up")) and "LayerNorm" not in name
 
 
+def require_contiguous(parameters):
+    if scattered := [n for n, p in parameters.items() if not p.flags.c_contiguous]:
+        raise ValueError(f"AdamW updates contiguous arrays in place; not contiguous: {', '.join(scattered)}")
+
+
+def diverged(norm, update, usual=None):
+    """The Diverged of a gradient's norm at an update (from 1); usual: that of those before, if it exploded."""
+    found = f"{norm}" if usual is None else f"{norm:.3g}"
+    before = "" if usual is None else f", {usual:.3g} before"
+    return Diverged(f"gradient norm is {found} at update {update}{before}; lower --learning-rate")
+
+
 class AdamW:
     """Loshchilov & Hutter 2019 (arXiv 1711.05101), decoupled weight decay, bias-corrected.
 
@@ -52,8 +64,7 @@ class AdamW:
     def __init__(self, parameters, *, weight_decay=0.01, betas=(0.9, 0.999), eps=1e-8):
         self.parameters, self.weight_decay, self.betas, self.eps = parameters, weight_decay, betas, eps
         self.step, self.log_norm = 0, None
-        if scattered := [n for n, p in parameters.items() if not p.flags.c_contiguous]:
-            raise ValueError(f"AdamW updates contiguous arrays in place; not contiguous: {', '.join(scattered)}")
+        require_contiguous(parameters)
         self.moments = {n: (p * 0, p * 0) for n, p in parameters.items()}
 
     def update(self, grads, learning_rate, max_norm=None, workers=ALONE):
@@ -63,17 +74,19 @@ class AdamW:
         """
         norm = global_norm(grads)
         if not math.isfinite(norm):
-            raise Diverged(f"gradient norm is {norm} at update {self.step + 1}; lower --learning-rate")
+            raise diverged(norm, self.step + 1)
         if norm > 0:
             usual = math.log(norm) if self.log_norm is None else self.log_norm
             if self.step >= JUDGED and math.log(norm) > usual + math.log(EXPLODED):
-                found = f"gradient norm is {norm:.3g} at update {self.step + 1}, {math.exp(usual):.3g} before"
-                raise Diverged(f"{found}; lower --learning-rate")
+                raise diverged(norm, self.step + 1, math.exp(usual))
             self.log_norm = FADE * usual + (1 - FADE) * math.log(norm)
         clip = min(1.0, max_norm / norm) if max_norm and norm > 0 else 1.0
         self.step += 1
         workers.map(lambda name: self._update(name, grads[name], clip, learning_rate), grads)
         return norm
+
+    def check(self):
+        """Raise Diverged if an update since the last check has found so; here every update does itself."""
 
     def _update(self, name, g, clip, learning_rate):
         parameter, (mean, square) = self.parameters[name], self.moments[name]
