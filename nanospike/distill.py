@@ -19,6 +19,7 @@ from .files.bundled import bundled
 from .files.model_files import write_json
 from .glue import run_tasks
 from .model.loss import teacher_layers
+from .model.simulate import SpikingRun
 from .model.teacher import load_teacher
 from .results.inference import evaluate_student, nested, peak_memory_mb, run_student, table, with_teacher
 from .results.report import write_report
@@ -140,7 +141,9 @@ def evaluate(options, teacher, student, task, data, workers):
     print("evaluating at equilibrium and spike by spike ...", file=sys.stderr)
     found = {}
     for name in (n for n in data if n.startswith("dev")):
-        results = evaluate_student(student, task, data[name], options.time_steps, drive=options.drive, workers=workers)
+        results = evaluate_student(
+            student, task, data[name], options.time_steps, SpikingRun(drive=options.drive), workers=workers
+        )
         found[name] = with_teacher(results, task, teacher, data[name], workers=workers)
     return nested(found)
 
@@ -150,7 +153,7 @@ def settling(options, student, store, workers):
     count = min(GENERAL_TEXTS, len(store))
     ids, types = zip(*store.examples(np.arange(count) * len(store) // count), strict=True)
     some = Encoded(list(ids), list(types))
-    _, facts = run_student(student, some, options.time_steps, drive=options.drive, workers=workers)
+    _, facts = run_student(student, some, options.time_steps, SpikingRun(drive=options.drive), workers=workers)
     unscored = {"teacher": None, "equilibrium": None, "spiking": {}}
     return {"task": "general text", "metric": None, "examples": count} | unscored | facts
 

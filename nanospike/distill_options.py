@@ -204,7 +204,7 @@ class Distill(TrainingOptions):
             )
         for stage in self.stages:
             weights = loss_terms(self, stage)
-            if not any(weights.values()):
+            if not (weights.hidden or weights.attention or weights.logits or weights.labels):
                 raise InputError(f"--stages {stage}: every weight of its loss is 0")
 
     def _require_effect_on_the_loop(self):

@@ -14,7 +14,7 @@ from .files.bundled import bundled
 from .files.model_files import require_empty, write_json
 from .glue import TASK_HELP, run_tasks
 from .model.neuron import SPIKES
-from .model.simulate import DRIVES
+from .model.simulate import DRIVES, SpikingRun
 from .model.student import load_student
 from .model.teacher import load_teacher
 from .results.inference import (
@@ -135,7 +135,9 @@ def run(options, task, student, teacher, data, theirs):
 def scored(options, task, student, teacher, data, theirs):
     found = {}
     for name, part in data.items():
-        results = evaluate_student(student, task, part, options.time_steps, **simulation(options))
+        results = evaluate_student(
+            student, task, part, options.time_steps, spiking_run(options), options.batch_size, workers_of(options)
+        )
         found[name] = with_teacher(results, task, teacher, theirs[name], workers=workers_of(options))
     return nested(found)
 
@@ -148,7 +150,7 @@ def predictions(options, task, student, data):
     found, spiking = {}, student.config.activation != "ann"
     steps = [max(options.time_steps)] if options.margin is None else options.time_steps  # where examples may stop
     for name, part in data.items():
-        logits, facts = run_student(student, part, steps, **simulation(options))
+        logits, facts = run_student(student, part, steps, spiking_run(options), options.batch_size, workers_of(options))
         file = f"predictions{name.removeprefix('test')}.tsv"
         write_predictions(
             options.output_dir / file, task, logits[max(options.time_steps) if spiking else "equilibrium"]
@@ -158,10 +160,9 @@ def predictions(options, task, student, data):
     return nested(found) | {"predictions": files}
 
 
-def simulation(options):
-    """The options of a spiking run."""
-    names = ("drive", "spikes", "initial", "margin", "margin_decay", "batch_size")
-    return {name: getattr(options, name) for name in names} | {"workers": workers_of(options)}
+def spiking_run(options):
+    names = ("drive", "spikes", "initial", "margin", "margin_decay")
+    return SpikingRun(**{name: getattr(options, name) for name in names})
 
 
 def workers_of(options):

@@ -13,6 +13,7 @@ from .data.tasks import find_task, read_splits
 from .data.text import encode_splits, load_tokenizer, require_segments, save_tokenizer
 from .files.model_files import write_json
 from .glue import TASK_HELP, run_tasks
+from .model.bert import Flow
 from .model.loss import label_loss
 from .model.teacher import load_teacher, with_classifier
 from .results.inference import nested, with_teacher
@@ -36,13 +37,11 @@ def gradients(teacher, workers):
 
     def part(batch, seed, totals):
         generator = random_generator(xp, seed)
-        out, vjp = teacher.forward(
-            batch.input_ids,
-            batch.attention_mask,
-            batch.token_type_ids,
+        flow = Flow(
             drop=dropping(config.hidden_dropout_prob, generator),
             drop_attention=dropping(config.attention_probs_dropout_prob, generator),
         )
+        out, vjp = teacher.forward((batch.input_ids, batch.attention_mask, batch.token_type_ids), flow)
         value, loss_vjp = label_loss(out.logits, batch.labels, totals)
         grads = {}
         vjp(None, None, loss_vjp(1.0), grads)

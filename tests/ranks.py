@@ -12,7 +12,7 @@ from models import random_batch, random_student, random_teacher
 
 from nanospike import InputError, distill, finetune
 from nanospike.arrays.tree import dense_gradients, leaves
-from nanospike.model.loss import Totals
+from nanospike.model.loss import Targets, Totals
 from nanospike.start import command
 from nanospike.training.optim import AdamW, Diverged
 from nanospike.training.parallel import Sums, world
@@ -54,7 +54,7 @@ def sums(feedback):
             mine = [a[index] for a in inputs]
             if not len(mine[0]):
                 return {}, {}, dict
-            result = student.gradients(*mine, teacher(*mine), labels=np.zeros(len(mine[0]), int), totals=totals)
+            result = student.gradients(mine, Targets(teacher(*mine), np.zeros(len(mine[0]), int), totals))
             return result.terms, dict(leaves(result.grads)), dict
 
         own = here.mine(lengths)

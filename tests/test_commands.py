@@ -31,6 +31,8 @@ from nanospike import distill, evaluate, finetune
 from nanospike.data.tasks import find_task, read_split
 from nanospike.data.text import collate, encode, load_tokenizer
 from nanospike.files.bundled import bundled
+from nanospike.model.loss import LossWeights, Targets
+from nanospike.model.simulate import SpikingRun
 from nanospike.model.student import Student
 from nanospike.model.teacher import Teacher, with_classifier
 from nanospike.results import inference
@@ -388,14 +390,13 @@ def test_forward_spikes_takes_the_loss_at_the_rates_of_the_longest_run(drive, ma
     inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
 
     def loss(simulation):
-        terms = student.gradients(
-            *inputs, teacher(*inputs), simulation=simulation, hidden=1, attention=1, logits=0
-        ).terms
+        weights = LossWeights(hidden=1, attention=1, logits=0)
+        terms = student.gradients(inputs, Targets(teacher(*inputs)), weights, simulation=simulation).terms
         return float(sum(terms.values()))
 
     logged = log_lines(tmp_path / "out")[0]["loss"]
-    assert logged == pytest.approx(loss({"time_steps": 4, "drive": drive}), rel=1e-5)
-    others = [loss({"time_steps": 2, "drive": drive}), loss(None)]
+    assert logged == pytest.approx(loss(SpikingRun(time_steps=4, drive=drive)), rel=1e-5)
+    others = [loss(SpikingRun(time_steps=2, drive=drive)), loss(None)]
     assert all(abs(logged - other) > 1e-3 * logged for other in others)
 
 

@@ -78,7 +78,7 @@ def settled_on_noise(student, options):
 def backward(vjp, cotangents, method, rtol):
     """(Solution, gradients as the vjp leaves them)"""
     grads = {}
-    return vjp(*cotangents, grads, method, rtol), grads
+    return vjp(*cotangents, grads, equilibrium.Loop(adjoint_solver=method, adjoint_rtol=rtol)), grads
 
 
 def exact_gradient(student, vjp, cotangents):

@@ -24,7 +24,7 @@ from nanospike.data.text import encode, load_tokenizer
 from nanospike.files.bundled import bundled
 from nanospike.files.model_files import write_json
 from nanospike.model.neuron import SPIKES
-from nanospike.model.simulate import decided
+from nanospike.model.simulate import SpikingRun, decided
 from nanospike.model.student import load_student
 from nanospike.results.inference import run_student
 from nanospike.start import command
@@ -104,7 +104,7 @@ def main(argv=None):
         texts, labels = part(read_split(task, options.data_dir, split), number)
         data = encode(tokenizer, texts, student.config.max_position_embeddings)
         steps = range(1, options.time_steps + 1)
-        logits, _ = run_student(student, data, steps, spikes=options.spikes, workers=Workers(0))
+        logits, _ = run_student(student, data, steps, SpikingRun(spikes=options.spikes), workers=Workers(0))
         logits.pop("equilibrium")
         error = error or errors(logits)  # of the training examples, which come first
         curves[split] = curve(task, logits, labels, options.margin_decay)

@@ -42,7 +42,8 @@ from nanospike.distill import Distill
 from nanospike.files.bundled import bundled
 from nanospike.files.model_files import read_json, read_tensors, write_json, write_tensors
 from nanospike.model.bert import parameter_shapes
-from nanospike.model.loss import Totals
+from nanospike.model.loss import Targets, Totals
+from nanospike.model.simulate import SpikingRun
 from nanospike.model.teacher import Teacher, load_teacher, with_classifier
 from nanospike.results.inference import run_student
 from nanospike.training import teaching
@@ -346,8 +347,8 @@ def grow(batch=32, length=32, width=256, depth=4, time_steps=64, simulate=False,
     if simulate:
         run = lambda: student.simulate(ids, mask, time_steps=time_steps, record=())  # noqa: E731
     else:
-        options = {"simulation": {"time_steps": time_steps}} if forward_spikes else {}
-        run = lambda: student.gradients(ids, mask, ids * 0, settled, **options)  # noqa: E731
+        how = SpikingRun(time_steps=time_steps) if forward_spikes else None
+        run = lambda: student.gradients((ids, mask, ids * 0), Targets(settled), simulation=how)  # noqa: E731
     seconds = timed(lambda: run() and 0.0, 3)["seconds"]
     return {"ms": round(1000 * min(seconds), 1), "peak_mb": round(peak_mb()), "settled_peak_mb": round(before)}
 

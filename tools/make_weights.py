@@ -1,14 +1,12 @@
 """Make the bundled teacher anew: a 4 x 128 BERT with its own WordPiece vocabulary, taught by a fine-tuned MiniLM.
 
-    python -m nanospike.finetune --model MINILM --task sst-2 --data-dir GLUE/SST-2 --output-dir runs/minilm-sst2
-    python tools/make_weights.py --teacher runs/minilm-sst2 --data-dir GLUE/SST-2 --text weights/text/train.txt \
-        --corpus CORPUS/*.txt --output-dir runs/bundled-teacher
+    python tools/make_weights.py --teacher runs/minilm --data GLUE/SST-2 weights/text --corpus CORPUS/*.txt \
+        --output-dir runs/bundled-teacher
 
-1. A WordPiece tokenizer is trained on the task's texts, the project's own text and the corpus.
+1. A WordPiece tokenizer is trained on the training texts of all tasks and the corpus.
 2. Every piece starts from the teacher's embedding of it, projected on the leading principal components.
-3. The small BERT learns the teacher's logits, and by a linear map its mean last hidden state, on the task's training
-   texts, on texts made from them by cutting and joining, and on the project's text. No dev or test sentence is read
-   but to report the accuracy.
+3. The small BERT learns the teacher's logits, and by a linear map its mean last hidden state, on the training texts and
+   on texts made from them by cutting and joining. No dev or test sentence is read but to report the accuracy.
 
 What it writes (config.json, model.safetensors as float16, tokenizer.json) is copied to weights/teacher.
 """
@@ -21,7 +19,7 @@ import numpy as np
 
 from nanospike.arrays import ops
 from nanospike.arrays.backend import library, random_generator
-from nanospike.arrays.tree import child, leaves, nest
+from nanospike.arrays.tree import child, leaves, nest, summed
 from nanospike.config.errors import InputError
 from nanospike.config.models import BertConfig
 from nanospike.config.options import option, parse
@@ -39,6 +37,7 @@ from nanospike.data.text import (
 from nanospike.files.model_files import replacing, write_json
 from nanospike.finetune import dropping
 from nanospike.model import bert
+from nanospike.model.bert import Flow
 from nanospike.model.loss import logits_loss
 from nanospike.model.teacher import Teacher, load_teacher
 from nanospike.results.inference import teacher_logits
@@ -52,8 +51,7 @@ class MakeWeights(TrainingOptions):
     """Train the small BERT that the package brings along."""
 
     teacher: Path = option("directory of the fine-tuned BERT that teaches")
-    data_dir: Path = option("directory of SST-2")
-    text: tuple[Path, ...] = option("the project's own unlabelled sentences", ())
+    data: tuple[Path, ...] = option("directories with train.tsv and dev.tsv: columns sentence, label (0 or 1)")
     corpus: tuple[Path, ...] = option("general text for the vocabulary, a paragraph a line", ())
     vocabulary: int = option("word pieces", 8000)
     hidden_size: int = option("width", 128)
@@ -171,7 +169,7 @@ def soft_targets(teacher, data, batch_size=64):
     return rows
 
 
-def gradients(student, state_map, options):
+def gradients(student, state_map, options, workers):
     """Stage.gradients of the soft cross-entropy of logits and the squared error of the mapped mean states.
 
     The targets (see soft_targets) stand in as labels.
@@ -179,21 +177,27 @@ def gradients(student, state_map, options):
     xp = library(options.device)
     labels = student.config.num_labels
 
-    def step(batch, seed):
+    def part(batch, seed, totals):
         generator = random_generator(xp, seed)
         drop = dropping(options.dropout, generator)
-        out, vjp = student.forward(
-            batch.input_ids, batch.attention_mask, batch.token_type_ids, drop=drop, drop_attention=drop
-        )
-        value, loss_vjp = logits_loss(out.logits, batch.labels[:, :labels], options.temperature)
+        inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
+        out, vjp = student.forward(inputs, Flow(drop=drop, drop_attention=drop))
+        value, loss_vjp = logits_loss(out.logits, batch.labels[:, :labels], options.temperature, totals)
         states, states_vjp = mean_state(out.hidden_states[-1], batch.attention_mask)
         mapped, map_vjp = ops.linear(states, **state_map)
         error, grads = mapped - batch.labels[:, labels:], {}
-        dstates = map_vjp(error * (2 * options.states / error.size), child(grads, "state_map"))
+        numbers = totals.examples * error.shape[1]
+        dstates = map_vjp(error * (2 * options.states / numbers), child(grads, "state_map"))
         dhidden = [None] * options.encoders + [states_vjp(dstates)]
         vjp(dhidden, None, loss_vjp(1.0), grads)
-        terms = {"logits": value, "states": options.states * (error * error).mean()}
-        return terms, dict(leaves(grads)), lambda: {}
+        terms = {"logits": value, "states": options.states * (error * error).sum() / numbers}
+        return terms, dict(leaves(grads))
+
+    def step(batches, seed, totals):
+        jobs = [(batch, (*seed, i), totals) for i, batch in enumerate(batches)]
+        found = workers.map(lambda job: part(*job), jobs)
+        terms = {name: sum(t[name] for t, _ in found) for name in found[0][0]}
+        return terms, summed([grads for _, grads in found], workers), lambda: {"mean_rate": None}
 
     return step
 
@@ -202,15 +206,15 @@ def main(argv=None):
     options = parse(MakeWeights, argv, prog="python tools/make_weights.py")
     if options.device != "cpu":
         raise InputError("--device: this program runs on the CPU only")
-    task = find_task("sst-2")
+    task = find_task("sst-2")  # the columns and the classes of all of them
     teacher, their_tokenizer = load_teacher(options.teacher), load_tokenizer(options.teacher)
-    train, dev = (read_split(task, options.data_dir, s) for s in ("train", "dev"))
-    own = read_lines(options.text) if options.text else []
+    sets = {d: [read_split(task, d, s) for s in ("train", "dev")] for d in options.data}
+    train = [text for of_train, _ in sets.values() for text in of_train.texts]
     general = read_lines(options.corpus) if options.corpus else []
     begin(options)
-    tokenizer = train_tokenizer([*train.texts, *own, *general], options.vocabulary)
+    tokenizer = train_tokenizer([*train, *general], options.vocabulary)
     tokenizer.save(str(options.output_dir / "tokenizer.json"))
-    texts = [*train.texts, *splice(train.texts, options.spliced, options.seed), *own]
+    texts = [*train, *splice(train, options.spliced, options.seed)]
     cache = options.output_dir / "targets.npy"
     if not cache.exists():
         targets = soft_targets(teacher, encode(their_tokenizer, texts, options.max_length))
@@ -226,15 +230,19 @@ def main(argv=None):
         "weight": np.eye(width, options.hidden_size, dtype=np.float32),
         "bias": np.zeros(width, np.float32),
     }
-    stage = Stage("finetune", data, gradients(student, state_map, options), options.epochs, options.learning_rate)
     parameters = student.parameters() | {f"state_map.{n}": p for n, p in state_map.items()}
-    Run(options, parameters).train([stage])
+    job = Run(options, parameters)
+    learn = gradients(student, state_map, options, job.workers)
+    job.train([Stage("finetune", data, learn, options.epochs, options.learning_rate)])
     student.raw_config = {"id2label": task.id2label}
     student.save(options.output_dir, "float16")
-    dev_data = encode(tokenizer, dev.texts, options.positions, dev.labels)
-    value = score(task, teacher_logits(student, dev_data), dev_data.labels)
-    write_json(options.output_dir / "eval_results.json", {"task": task.name, "metric": task.metric, "teacher": value})
-    print(f"SST-2 dev {task.metric} {value:.4f}; saved in {options.output_dir}")
+    results = {}
+    for directory, (_, dev) in sets.items():
+        dev_data = encode(tokenizer, dev.texts, options.positions, dev.labels)
+        results[directory.name] = score(task, teacher_logits(student, dev_data), dev_data.labels)
+        print(f"{directory.name} dev {task.metric} {results[directory.name]:.4f}")
+    write_json(options.output_dir / "eval_results.json", {"metric": task.metric, "teacher": results})
+    print(f"saved in {options.output_dir}")
 
 
 if __name__ == "__main__":

@@ -81,19 +81,32 @@ def embeddings(input_ids, token_type_ids, p, eps):
     return y, vjp
 
 
-def encoder(x, p, *, heads, eps, bias, fire, name, drop=ops.identity, drop_attention=ops.identity):
+@dataclass(frozen=True, kw_only=True)
+class Flow:
+    """What is done to activity on its way: fire(population, current), drop(x) of what a block gives out, and
+    drop_attention(weights). Each returns (value, vjp)."""
+
+    fire: Callable = pass_on
+    drop: Callable = ops.identity
+    drop_attention: Callable = ops.identity
+
+
+def encoder(x, p, config, bias, flow, name):
     """One encoder: attention and feed-forward block, each with residual and LayerNorm.
 
-    x (B, L, D), p = tree["encoder"]["layer"][i], bias = ops.mask_bias(...)  ->  y (B, L, D), attention scores
-    (B, H, L, L), vjp. `vjp(dy, dscores=None, grads=None, neurons=None)` -> dx; `neurons`: gradients of the neurons'.
+    x (B, L, D), p = tree["encoder"]["layer"][i], bias = ops.mask_bias(...)  ->  y (B, L, D), attention
+    scores (B, H, L, L), vjp(dy, dscores=None, grads=None, neurons=None) -> dx; `neurons`: gradients of the neurons'.
     """
+    fire, drop, eps = flow.fire, flow.drop, config.layer_norm_eps
     this, output = p["attention"]["self"], p["attention"]["output"]
     query, query_vjp = ops.linear(x, **this["query"])
     key_current, key_vjp = ops.linear(x, **this["key"])
     key, key_fire = fire(f"{name}.key", key_current)
     value_current, value_vjp = ops.linear(x, **this["value"])
     value, value_fire = fire(f"{name}.value", value_current)
-    context_current, scores, attend_vjp = ops.attention(query, key, value, bias, heads, drop_attention)
+    context_current, scores, attend_vjp = ops.attention(
+        query, key, value, bias, config.num_attention_heads, flow.drop_attention
+    )
     context, context_fire = fire(f"{name}.attention", context_current)
     mixed, mix_vjp = ops.linear(context, **output["dense"])
     mixed, mix_drop = drop(mixed)
@@ -138,28 +151,16 @@ class Trace:
     vjp: Callable
 
 
-def encoders(
-    current, layers, config, attention_mask, fire, drop=ops.identity, drop_attention=ops.identity, differentiable=True
-):
+def encoders(current, layers, config, attention_mask, flow, differentiable=True):
     """The embedding neurons, driven by `current` (B, L, D), and all encoders on top of them: a Trace.
 
     differentiable=False: the trace's vjp is None, and what an encoder computed is freed as soon as it is done.
     """
     bias = ops.mask_bias(attention_mask, current.dtype)
-    x, x_fire = fire("embedding", current)
+    x, x_fire = flow.fire("embedding", current)
     hidden, scores, vjps = [x], [], []
     for i, p in enumerate(layers):
-        x, s, encoder_vjp = encoder(
-            x,
-            p,
-            heads=config.num_attention_heads,
-            eps=config.layer_norm_eps,
-            bias=bias,
-            fire=fire,
-            name=f"encoder.{i}",
-            drop=drop,
-            drop_attention=drop_attention,
-        )
+        x, s, encoder_vjp = encoder(x, p, config, bias, flow, f"encoder.{i}")
         hidden.append(x)
         scores.append(s)
         if differentiable:
@@ -209,16 +210,16 @@ class TeacherOutput:
     logits: Any
 
 
-def teacher(
-    tree, config, input_ids, attention_mask, token_type_ids, drop=ops.identity, drop_attention=ops.identity,
-    differentiable=True,
-):  # fmt: skip
-    """An ordinary BERT: TeacherOutput and vjp(dhidden, dscores, dlogits, grads), which fills `grads`."""
+def teacher(tree, config, inputs, flow, differentiable=True):
+    """An ordinary BERT: TeacherOutput and vjp(dhidden, dscores, dlogits, grads), which fills `grads`.
+
+    inputs: input_ids, attention_mask, token_type_ids (B, L).
+    """
+    input_ids, attention_mask, token_type_ids = inputs
     current, embed_vjp = embeddings(input_ids, token_type_ids, tree["embeddings"], config.layer_norm_eps)
-    current, current_drop = drop(current)
-    layers = tree["encoder"]["layer"]
-    trace = encoders(current, layers, config, attention_mask, pass_on, drop, drop_attention, differentiable)
-    logits, head_vjp = classify(trace.hidden_states[-1], tree, drop) if "classifier" in tree else (None, None)
+    current, current_drop = flow.drop(current)
+    trace = encoders(current, tree["encoder"]["layer"], config, attention_mask, flow, differentiable)
+    logits, head_vjp = classify(trace.hidden_states[-1], tree, flow.drop) if "classifier" in tree else (None, None)
 
     def vjp(dhidden, dscores, dlogits, grads):
         dhidden = list(dhidden) if dhidden else [None] * len(trace.hidden_states)

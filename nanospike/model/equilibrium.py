@@ -20,6 +20,25 @@ from ..config.errors import InputError
 from ..solvers.adjoint import Code, fixed_point, solve_adjoint
 from . import bert, neuron, recurrence
 
+
+@dataclass(frozen=True, kw_only=True)
+class Loop:
+    """How the loop of a student is solved and kept in order while it trains; without one, nothing here matters.
+
+    forward_solver: a method of fixed_point. adjoint_solver, adjoint_rtol: of solve_adjoint (rtol None: the dtype's).
+    drop_failed: an example whose equilibrium was not found adds nothing to the gradient (its cotangents are times 0,
+    the means divide by what they did), and one whose adjoint system was not solved adds the gradient at constant
+    feedback. jacobian_penalty: weight of penalty.jacobian_penalty, with random directions from `seed`.
+    """
+
+    forward_solver: str = "anderson"
+    adjoint_solver: str = "gmres"
+    adjoint_rtol: float | None = None
+    drop_failed: bool = False
+    jacobian_penalty: float = 0.0
+    seed: Any = 0
+
+
 FORWARD_RTOL = {"float32": 1e-5, "float64": 1e-13}
 ADJOINT_RTOL = {"float32": 1e-4, "float64": 1e-10}
 
@@ -187,8 +206,8 @@ class Network:
 
     def _encoders(self, current, fire, differentiable):
         drop = self.dropout.sweep() if self.dropout else ops.identity
-        layers = self.tree["encoder"]["layer"]
-        return bert.encoders(current, layers, self.config, self.mask, fire, drop, drop, differentiable)
+        flow = bert.Flow(fire=fire, drop=drop, drop_attention=drop)
+        return bert.encoders(current, self.tree["encoder"]["layer"], self.config, self.mask, flow, differentiable)
 
     @property
     def last(self):
@@ -251,9 +270,8 @@ class Equilibrium:
 def solve(network, rtol=None, differentiable=True, forward_solver="anderson"):
     """The equilibrium of a Network: (Equilibrium, vjp). forward_solver: a method of solve.fixed_point.
 
-    vjp(dhidden, dscores, dlogits, grads, method, rtol, drop_failed) fills `grads` with the exact gradient and returns
-    the adjoint Solution, or None without feedback. drop_failed: an example whose adjoint system was not solved gets the
-    gradient at constant feedback instead of one with the solver's best guess in it.
+    vjp(dhidden, dscores, dlogits, grads, loop=Loop()) fills `grads` with the exact gradient and returns the adjoint
+    Solution, or None without feedback.
     """
     if network.config.reset == "hard":
         raise InputError(
@@ -299,7 +317,7 @@ def at_rates(network, rates):
 def _pull_back(network, trace, fed_back, head_vjp):
     """The vjp of `solve` at a Sweep of the network and the vjp of its logits."""
 
-    def vjp(dhidden, dscores, dlogits, grads, method="gmres", rtol=None, drop_failed=False):
+    def vjp(dhidden, dscores, dlogits, grads, loop=Loop()):  # noqa: B008
         dhidden = list(dhidden)
         if dlogits is not None:
             dlast = head_vjp(dlogits, grads)
@@ -307,9 +325,9 @@ def _pull_back(network, trace, fed_back, head_vjp):
         if fed_back is None:
             network.embed_vjp(trace.vjp(dhidden, dscores, grads), child(grads, "embeddings"))
             return None
-        adjoint = _adjoint(network, trace, dhidden, dscores, method, rtol)
+        adjoint = _adjoint(network, trace, dhidden, dscores, loop)
         mu = adjoint.x
-        if drop_failed and (adjoint.codes > Code.TRUNCATED).any():
+        if loop.drop_failed and (adjoint.codes > Code.TRUNCATED).any():
             solved = namespace(mu).asarray(adjoint.codes <= Code.TRUNCATED)
             mu = namespace(mu).where(solved[:, None, None], mu, 0)
         dlast = network.state_vjp(mu)
@@ -333,7 +351,7 @@ def _loop(network, rtol, method):
     )
 
 
-def _adjoint(network, sweep, dhidden, dscores, method, rtol):
+def _adjoint(network, sweep, dhidden, dscores, loop):
     """The Solution mu of (I - K^T) mu = b, b the cotangent with which the loss arrives at z through what returns."""
     nowhere = [None] * (len(sweep.hidden_states) - 1)
 
@@ -344,4 +362,5 @@ def _adjoint(network, sweep, dhidden, dscores, method, rtol):
         return dz * network.mask[:, : dz.shape[1]].astype(dz.dtype)[:, :, None]
 
     b = masked(sweep.return_vjp(dhidden, dscores)[0])
-    return solve_adjoint(jacobian_transposed, b, method, rtol or ADJOINT_RTOL[str(b.dtype)])
+    rtol = loop.adjoint_rtol or ADJOINT_RTOL[str(b.dtype)]
+    return solve_adjoint(jacobian_transposed, b, loop.adjoint_solver, rtol)

@@ -134,22 +134,46 @@ def _depth(teacher_out, otherwise):
     return len(teacher_out.hidden_states) - 1 if teacher_out.hidden_states is not None else otherwise
 
 
-def distillation(
-    hidden_states, scores, student_logits, teacher_out, attention_mask, distill_map, *, hidden=1.0, attention=1.0,
-    logits=1.0, labels=None, label_weight=1.0, temperature=1.0, layer_map=None, totals=None,
-):  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """The weights of the terms of the distillation loss. layer_map: see teacher_layers."""
+
+    hidden: float = 1.0
+    attention: float = 1.0
+    logits: float = 1.0
+    labels: float = 1.0
+    temperature: float = 1.0
+    layer_map: Any = None
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the loss compares a student with: a bert.TeacherOutput, and labels (B,) if they count.
+
+    totals: those of the whole batch where this is a part of it.
+    """
+
+    teacher: Any
+    labels: Any = None
+    totals: Totals | None = None
+
+
+def distillation(states, targets, attention_mask, distill_map, weights):
     """The weighted sum of the distillation terms. A term whose teacher part is None or whose weight is 0 is left out.
 
-    totals: those of the whole batch (Totals) where this is a part of it.
+    states: the student's hidden states (N+1 of (B, L, D)), attention scores (N of (B, H, L, L)) and logits (B, C).
+    targets: a Targets. weights: a LossWeights.
 
     Returns (terms, vjp): terms is {name: 0-d array}, already weighted, whose sum is the loss; vjp(grads, shares) ->
     (dhidden, dscores, dlogits), lists with None where nothing flows, and adds distill_map's gradient to its tree.
     shares (B,): factors on what each example contributes to the gradient; None: 1.
     """
+    hidden_states, scores, student_logits = states
+    teacher_out, hidden, attention = targets.teacher, weights.hidden, weights.attention
     terms, hidden_vjps, score_vjps, logit_vjps = {}, {}, {}, []
-    totals = totals or Totals.of(attention_mask)
+    totals = targets.totals or Totals.of(attention_mask)
     if hidden or attention:
-        layers = teacher_layers(len(scores), _depth(teacher_out, len(scores)), layer_map)
+        layers = teacher_layers(len(scores), _depth(teacher_out, len(scores)), weights.layer_map)
     if hidden and teacher_out.hidden_states is not None:
         for i, a in enumerate(hidden_states):
             target = teacher_out.hidden_states[layers[i]]
@@ -160,13 +184,13 @@ def distillation(
             target = teacher_out.attention_scores[layers[i + 1] - 1]
             value, score_vjps[i] = attention_loss(s, target, attention_mask, totals)
             terms["attention"] = terms.get("attention", 0) + attention * value
-    if logits and teacher_out.logits is not None:
-        value, vjp = logits_loss(student_logits, teacher_out.logits, temperature, totals)
-        terms["logits"], logit_vjps = logits * value, [(vjp, logits)]
-    if labels is not None and label_weight:
-        value, vjp = label_loss(student_logits, labels, totals)
-        terms["labels"] = label_weight * value
-        logit_vjps.append((vjp, label_weight))
+    if weights.logits and teacher_out.logits is not None:
+        value, vjp = logits_loss(student_logits, teacher_out.logits, weights.temperature, totals)
+        terms["logits"], logit_vjps = weights.logits * value, [(vjp, weights.logits)]
+    if targets.labels is not None and weights.labels:
+        value, vjp = label_loss(student_logits, targets.labels, totals)
+        terms["labels"] = weights.labels * value
+        logit_vjps.append((vjp, weights.labels))
 
     def vjp(grads=None, shares=None):
         def of(weight, axes):

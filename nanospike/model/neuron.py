@@ -3,6 +3,9 @@
 Units: currents and membranes in units in which the threshold is `v_th`; a rate is spikes per time step.
 """
 
+from dataclasses import dataclass
+from typing import Any
+
 from ..arrays.backend import namespace
 from ..arrays.tree import add
 from ..config.models import CHOICES
@@ -53,19 +56,33 @@ def levels(v_th, initial=0.5, leak=1.0):
     return 0.0, (1 - initial) * v_th, (initial - 1) * v_th
 
 
-def spike(membrane, count, *, upper, spikes, lower, out=None):
-    """Spikes of one time step, -1, 0 or 1 (int8), from membranes that have received their current; see levels.
+@dataclass(frozen=True, kw_only=True)
+class Firing:
+    """When neurons fire and what a spike costs them. upper: membrane at or above which one fires, v_th unless given;
+    lower: at or below which it may emit a negative spike (see levels); leak: 1 is IF, below 1 LIF."""
+
+    spikes: str = "binary"
+    v_th: Any = 1.0
+    leak: float = 1.0
+    reset: str = "soft"
+    upper: Any = None
+    lower: Any = 0.0
+
+
+def spike(membrane, count, firing, out=None):
+    """Spikes of one time step, -1, 0 or 1 (int8), from membranes that have received their current.
 
     `membrane` and `count` (the sum of a neuron's spikes so far) have the same shape; neither is changed. A
     corrective neuron emits -1 only if its count is above 0, so that its rate stays in [0, 1]. out: int8 buffer to use.
     """
     xp = namespace(membrane)
     emitted = xp.empty(membrane.shape, xp.int8) if out is None else out
+    upper = firing.v_th if firing.upper is None else firing.upper
     xp.greater_equal(membrane, upper, out=emitted.view(xp.bool_))  # 0 and 1 are the same bytes either way
-    if spikes == "corrective":
-        emitted -= (membrane <= lower) & (count > 0)
-    elif spikes == "signed":
-        emitted -= membrane <= lower
+    if firing.spikes == "corrective":
+        emitted -= (membrane <= firing.lower) & (count > 0)
+    elif firing.spikes == "signed":
+        emitted -= membrane <= firing.lower
     return emitted
 
 
@@ -74,21 +91,17 @@ def subtract_spent(membrane, spikes, v_th):
     membrane -= spikes if _is_one(v_th) else v_th * spikes
 
 
-def membrane_step(
-    membrane, current, count, *, v_th=1.0, leak=1.0, spikes="binary", upper=None, lower=0.0, reset="soft", out=None
-):
+def membrane_step(membrane, current, count, firing, out=None):
     """One time step, in place on `membrane`: leak, receive `current`, spike, reset. Returns the spikes (int8).
 
-    u <- leak u + I;  s = spike(u);  u <- u - v_th s, or with a hard reset 0 where s is not.   `leak` 1 is IF, below 1
-    LIF. upper: membrane at which a neuron fires, v_th unless given.
+    u <- leak u + I;  s = spike(u);  u <- u - v_th s, or with a hard reset 0 where s is not.
     """
-    if leak != 1:
-        membrane *= leak
+    if firing.leak != 1:
+        membrane *= firing.leak
     membrane += current
-    upper = v_th if upper is None else upper
-    emitted = spike(membrane, count, upper=upper, spikes=spikes, lower=lower, out=out)
-    if reset == "hard":
+    emitted = spike(membrane, count, firing, out)
+    if firing.reset == "hard":
         membrane *= emitted == 0
     else:
-        subtract_spent(membrane, emitted, v_th)
+        subtract_spent(membrane, emitted, firing.v_th)
     return emitted

@@ -11,14 +11,14 @@ Feed-forward input is this step's, feedback the last step's. Time steps are coun
 Anytime inference: an example whose decision is stable leaves the batch, with all its neurons (`margin` of simulate).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..arrays.backend import namespace, to_host
 from ..config.errors import InputError
-from .neuron import RESETS, SPIKES, levels, membrane_step, spike, subtract_spent
+from .neuron import RESETS, SPIKES, Firing, levels, membrane_step, spike, subtract_spent
 
 DRIVES = ("differential", "instant")
 
@@ -73,29 +73,58 @@ class Population:
             self.fired = self.count
 
 
+@dataclass(frozen=True, kw_only=True)
+class SpikingRun:
+    """How a student is run spike by spike; None: what its configuration says, or is usual for it (see `resolved`).
+
+    drive, spikes, reset: as the constants name them. initial: membranes at the start as a fraction of v_th; of leaky
+    neurons, how far below v_th they fire (neuron.levels). record: time steps whose logits are kept, besides the last.
+    margin: an example stops at a recorded step t where its best logit leads by margin / t^margin_decay; None: none
+    does. The error of an ASR falls as 1 / t, so that of the logits does about the same.
+    """
+
+    time_steps: int = 64
+    drive: str | None = None
+    spikes: str | None = None
+    initial: float | None = None
+    reset: str | None = None
+    record: tuple = ()
+    margin: float | None = None
+    margin_decay: float = 0.0
+
+    def resolved(self, config):
+        """The same with nothing left open; InputError for what does not exist or go together."""
+        how = replace(
+            self,
+            drive=self.drive or ("differential" if config.leak == 1 else "instant"),
+            spikes=self.spikes or config.spikes,
+            initial=0.5 if self.initial is None else self.initial,
+            reset=self.reset or config.reset,
+        )
+        for name, known in (("drive", DRIVES), ("spikes", SPIKES), ("reset", RESETS)):
+            if (found := getattr(how, name)) not in known:
+                raise InputError(f"{name}: found {found!r}, expected one of {', '.join(known)}")
+        if not 0 <= how.initial < 1:
+            raise InputError(f"initial: found {how.initial}, expected a fraction of v_th, at least 0 and below 1")
+        if how.drive == "differential" and config.leak != 1:
+            raise InputError(f"drive differential: for IF neurons only (leak 1), found leak {config.leak}; use instant")
+        if how.reset == "hard" and (how.drive != "instant" or how.spikes != "binary"):
+            found = f"found {how.drive} and {how.spikes}"
+            raise InputError(f"reset hard: for the instant drive and binary spikes, {found}")
+        return how
+
+
 class Neurons:
     """The state of all populations, a `fire` that advances each by one time step when its current arrives.
 
-    thresholds: {population: array} of those that do not fire at v_th. What a population sends is overwritten at its
-    next step: the neurons allocate nothing per step.
+    how: a SpikingRun; config: the student's; thresholds: {population: array} of those that do not fire at its v_th.
+    What a population sends is overwritten at its next step: the neurons allocate nothing per step.
     """
 
-    def __init__(self, *, drive, v_th, leak, spikes, initial, reset="soft", thresholds=None, time_steps=2**15):
-        if drive not in DRIVES:
-            raise InputError(f"drive: found {drive!r}, expected one of {', '.join(DRIVES)}")
-        if spikes not in SPIKES:
-            raise InputError(f"spikes: found {spikes!r}, expected one of {', '.join(SPIKES)}")
-        if not 0 <= initial < 1:
-            raise InputError(f"initial: found {initial}, expected a fraction of v_th, at least 0 and below 1")
-        if drive == "differential" and leak != 1:
-            raise InputError(f"drive differential: for IF neurons only (leak 1), found leak {leak}; use instant")
-        if reset not in RESETS:
-            raise InputError(f"reset: found {reset!r}, expected one of {', '.join(RESETS)}")
-        if reset == "hard" and (drive != "instant" or spikes != "binary"):
-            raise InputError(f"reset hard: for the instant drive and binary spikes, found {drive} and {spikes}")
-        self.v_th, self.leak, self.spikes, self.initial, self.reset = v_th, leak, spikes, initial, reset
-        self.thresholds, self.time_steps = thresholds or {}, time_steps
-        self.drive, self.step, self.norm, self.populations = drive, 0, 0.0, {}
+    def __init__(self, how, config, thresholds=None):
+        self.how, self.leak, self.v_th = how.resolved(config), config.leak, config.v_th
+        self.thresholds = thresholds or {}
+        self.step, self.norm, self.populations = 0, 0.0, {}
 
     def advance(self):
         """Begin the next time step."""
@@ -103,29 +132,35 @@ class Neurons:
         self.norm = self.leak * self.norm + 1
 
     def __call__(self, population, current):
-        v_th = self.thresholds.get(population, self.v_th)
+        firing = self.firing(population)
         state = self.populations.get(population)
-        start, upper, lower = levels(v_th, self.initial, self.leak)
         if state is None:
-            state = Population(current, start, self.time_steps, self.spikes != "binary", self.leak != 1)
+            start = levels(firing.v_th, self.how.initial, self.leak)[0]
+            state = Population(current, start, self.how.time_steps, firing.spikes != "binary", self.leak != 1)
             self.populations[population] = state
-        fire = self._differential if self.drive == "differential" else self._instant
-        fire(state, current, v_th, {"spikes": self.spikes, "upper": upper, "lower": lower, "out": state.emitted})
+        fire = self._differential if self.how.drive == "differential" else self._instant
+        fire(state, current, firing)
         return state.sent, None
 
-    def _differential(self, state, current, v_th, options):
+    def firing(self, population):
+        """The neuron.Firing of a population."""
+        v_th = self.thresholds.get(population, self.v_th)
+        _, upper, lower = levels(v_th, self.how.initial, self.leak)
+        return Firing(spikes=self.how.spikes, v_th=v_th, leak=self.leak, reset=self.how.reset, upper=upper, lower=lower)
+
+    def _differential(self, state, current, firing):
         """What a neuron has received by now telescopes to t g(a[t]): its membrane is that, less what it has spent."""
         namespace(current).multiply(current, self.step, out=state.membrane)
-        state.membrane += self.initial * v_th
+        state.membrane += self.how.initial * firing.v_th
         state.sent[...] = state.count
-        subtract_spent(state.membrane, state.sent, v_th)
-        spike(state.membrane, state.count, **options)
+        subtract_spent(state.membrane, state.sent, firing.v_th)
+        spike(state.membrane, state.count, firing, state.emitted)
         state.tally(self.leak)
         state.sent[...] = state.count
         state.sent /= self.step
 
-    def _instant(self, state, current, v_th, options):
-        membrane_step(state.membrane, current, state.count, v_th=v_th, leak=self.leak, reset=self.reset, **options)
+    def _instant(self, state, current, firing):
+        membrane_step(state.membrane, current, state.count, firing, state.emitted)
         state.tally(self.leak)
         state.sent[...] = state.emitted
 
@@ -146,18 +181,17 @@ class Neurons:
             state.keep(rows)
 
 
-def simulate(network, neurons, *, last, time_steps, record, margin=None, margin_decay=0.0):
-    """Run a network for `time_steps` steps: a Simulation.
+def simulate(network, neurons):
+    """Run a network for the time steps of neurons.how: a Simulation.
 
     network: sweep(fire, fed_back, differentiable=False) sends currents through all populations, where fed_back is None
     or the activity (B, L, D) of the population `last` after the step before; classify(rates) -> (logits, vjp);
-    mask (B, L); keep(rows) is the network of some examples; config.recurrent. record: time steps whose logits are kept.
-    margin: an example stops at a recorded step t where its best logit leads by margin / t^margin_decay; None: none
-    does. The error of an ASR falls as 1 / t, so that of the logits does about the same.
+    mask (B, L); keep(rows) is the network of some examples; config.recurrent.
     """
-    record = checked_record(record, time_steps)
-    results, fed_back = _Results(network, neurons, last, time_steps), None
-    for step in range(1, time_steps + 1):
+    how = neurons.how
+    record = checked_record(how.record, how.time_steps)
+    results, fed_back = _Results(network, neurons), None
+    for step in range(1, how.time_steps + 1):
         neurons.advance()
         trace = network.sweep(neurons, fed_back, differentiable=False)
         if network.config.recurrent:
@@ -166,8 +200,8 @@ def simulate(network, neurons, *, last, time_steps, record, margin=None, margin_
             continue
         logits = results.record(network, step)
         rows = None
-        if margin is not None and step < time_steps:
-            rows = np.flatnonzero(~decided(logits, margin / step**margin_decay))
+        if how.margin is not None and step < how.time_steps:
+            rows = np.flatnonzero(~decided(logits, how.margin / step**how.margin_decay))
         if rows is not None and len(rows) < len(logits):
             results.leave(network, rows, step)
             if not len(rows):
@@ -192,9 +226,9 @@ def decided(logits, margin):
 class _Results:
     """What is known of every example of the batch; `rows` are those that still run."""
 
-    def __init__(self, network, neurons, last, time_steps):
-        self.neurons, self.last, self.time_steps = neurons, last, time_steps
-        self.steps = np.full(len(network.mask), time_steps)
+    def __init__(self, network, neurons):
+        self.neurons, self.last, self.time_steps = neurons, network.last, neurons.how.time_steps
+        self.steps = np.full(len(network.mask), self.time_steps)
         self.rows, self.logits, self.outputs, self.rates, self.fired = np.arange(len(network.mask)), {}, {}, {}, {}
         self.latest = None
 

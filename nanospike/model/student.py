@@ -14,8 +14,9 @@ from ..files.model_files import fit_tensors, placed, read_json, read_model_tenso
 from ..solvers.adjoint import Code
 from . import equilibrium, loss, recurrence
 from .bert import TeacherOutput
-from .penalty import jacobian_penalty as loop_penalty
-from .simulate import Neurons, simulate
+from .equilibrium import Loop
+from .penalty import jacobian_penalty
+from .simulate import Neurons, SpikingRun, simulate
 from .teacher import checked_inputs
 
 
@@ -68,58 +69,38 @@ class Student:
         teacher_out = _in_dtype(teacher_out, self.tree["distill_map"]["weight"].dtype)
         self._check_targets(inputs[0].shape, teacher_out, temperature)
         labels = self._checked_labels(labels, len(inputs[0]))
-        result = self.gradients(
-            *inputs, teacher_out, hidden=hidden, attention=attention, logits=logits, labels=labels,
-            temperature=temperature, layer_map=layer_map,
-        )  # fmt: skip
+        weights = loss.LossWeights(
+            hidden=hidden, attention=attention, logits=logits, temperature=temperature, layer_map=layer_map
+        )
+        result = self.gradients(inputs, loss.Targets(teacher_out, labels), weights)
         return float(sum(result.terms.values())), dense_gradients(result.grads, self.parameters())
 
-    def gradients(
-        self,
-        input_ids,
-        attention_mask,
-        token_type_ids,
-        teacher_out,
-        *,
-        forward_solver="anderson",
-        adjoint_solver="gmres",
-        adjoint_rtol=None,
-        simulation=None,
-        drop_failed=False,
-        jacobian_penalty=0.0,
-        seed=0,
-        dropout=None,
-        **terms,
-    ):
-        """Gradients of the distillation loss, for inputs that are known to be right; terms: those of loss.distillation.
+    def gradients(self, inputs, targets, weights=loss.LossWeights(), loop=Loop(), simulation=None, dropout=None):  # noqa: B008
+        """Gradients of loss.distillation (targets, weights), for inputs (ids, mask, segments) known to be right.
 
-        forward_solver: a method of solve.fixed_point. adjoint_solver, adjoint_rtol: of solve.solve_adjoint (rtol None:
-        the dtype's). simulation: options of `simulate`; then the loss is taken at simulated ASRs, and its cotangents
-        are pulled back through the system linearised there (equilibrium.at_rates). drop_failed: an example whose
-        equilibrium was not found adds nothing to the gradient (its cotangents are times 0, the means divide by what
-        they did), and one whose adjoint system was not solved adds the gradient at constant feedback.
-        jacobian_penalty: weight of penalty.jacobian_penalty, a term of its own, with random directions from `seed`.
-        dropout: an equilibrium.FrozenDropout, of attention weights and of what the two blocks of an encoder give out.
+        simulation: a SpikingRun; then the loss is taken at simulated ASRs, and its cotangents are pulled back through
+        the system linearised there (equilibrium.at_rates). dropout: an equilibrium.FrozenDropout, of attention weights
+        and of what the two blocks of an encoder give out.
         """
-        network = self._network(input_ids, attention_mask, token_type_ids, dropout=dropout)
+        network, attention_mask = self._network(*inputs, dropout=dropout), inputs[1]
         settled, pull_back = equilibrium.solve(
-            network, forward_solver=forward_solver, differentiable=simulation is None
+            network, forward_solver=loop.forward_solver, differentiable=simulation is None
         )
         _warn_unless(settled)
         states = settled.hidden_states, settled.attention_scores, settled.logits
         if simulation is not None:
-            states, pull_back = equilibrium.at_rates(network, self._simulate(network, **simulation).rates)
-        values, loss_vjp = loss.distillation(*states, teacher_out, attention_mask, self.tree["distill_map"], **terms)
+            states, pull_back = equilibrium.at_rates(network, self._simulate(network, simulation).rates)
+        values, loss_vjp = loss.distillation(states, targets, attention_mask, self.tree["distill_map"], weights)
         grads = {}
-        dhidden, dscores, dlogits = loss_vjp(grads, _shares(settled, states[-1]) if drop_failed else None)
-        adjoint = pull_back(dhidden, dscores, dlogits, grads, adjoint_solver, adjoint_rtol, drop_failed)
+        dhidden, dscores, dlogits = loss_vjp(grads, _shares(settled, states[-1]) if loop.drop_failed else None)
+        adjoint = pull_back(dhidden, dscores, dlogits, grads, loop)
         if adjoint is not None and adjoint.code is not Code.TRUNCATED:
             _warn_unless(adjoint)
-        if jacobian_penalty:
-            totals = terms.get("totals") or loss.Totals.of(attention_mask)
-            value, penalty_vjp = loop_penalty(network, settled.hidden_states[-1], seed, totals)
-            values = values | {"jacobian": jacobian_penalty * value}
-            penalty_vjp(jacobian_penalty, grads)
+        if loop.jacobian_penalty:
+            totals = targets.totals or loss.Totals.of(attention_mask)
+            value, penalty_vjp = jacobian_penalty(network, settled.hidden_states[-1], loop.seed, totals)
+            values = values | {"jacobian": loop.jacobian_penalty * value}
+            penalty_vjp(loop.jacobian_penalty, grads)
         return Gradients(values, grads, settled, adjoint)
 
     def simulate(
@@ -135,26 +116,20 @@ class Student:
         "hard" (None: the config's).
         """
         network = self._network(*self._checked(input_ids, attention_mask, token_type_ids))
-        stop = {"margin": margin, "margin_decay": margin_decay}
-        return self._simulate(network, time_steps, drive, spikes, initial, record, reset, **stop)
+        how = SpikingRun(
+            time_steps=time_steps, drive=drive, spikes=spikes, initial=initial, reset=reset, record=tuple(record),
+            margin=margin, margin_decay=margin_decay,
+        )  # fmt: skip
+        return self._simulate(network, how)
 
-    def _simulate(
-        self, network, time_steps, drive="differential", spikes=None, initial=None, record=(), reset=None, **stop
-    ):
-        config = self.config
-        if config.activation == "ann":
+    def run(self, inputs, how):
+        """The Simulation of a SpikingRun, for inputs (ids, mask, segments) that are known to be right."""
+        return self._simulate(self._network(*inputs), how)
+
+    def _simulate(self, network, how):
+        if self.config.activation == "ann":
             raise InputError("simulate: this student is an ordinary BERT (activation ann): it has no spikes")
-        neurons = Neurons(
-            drive=drive,
-            v_th=config.v_th,
-            leak=config.leak,
-            spikes=spikes or config.spikes,
-            initial=0.5 if initial is None else initial,
-            reset=reset or config.reset,
-            thresholds=equilibrium.thresholds(self.tree),
-            time_steps=time_steps,
-        )
-        return simulate(network, neurons, last=network.last, time_steps=time_steps, record=record, **stop)
+        return simulate(network, Neurons(how, self.config, equilibrium.thresholds(self.tree)))
 
     def _check_targets(self, shape, out, temperature):
         """InputError unless a teacher's output has the shapes that the losses need."""

@@ -56,11 +56,11 @@ class Teacher:
 
     def __call__(self, input_ids, attention_mask=None, token_type_ids=None):
         inputs = checked_inputs(self.config, library(self.device), input_ids, attention_mask, token_type_ids)
-        return self.forward(*inputs, differentiable=False)[0]
+        return self.forward(inputs, differentiable=False)[0]
 
-    def forward(self, input_ids, attention_mask, token_type_ids, **options):
+    def forward(self, inputs, flow=bert.Flow(), differentiable=True):  # noqa: B008
         """(TeacherOutput, vjp) of arrays that are known to be right; see bert.teacher."""
-        return bert.teacher(self.tree, self.config, input_ids, attention_mask, token_type_ids, **options)
+        return bert.teacher(self.tree, self.config, inputs, flow, differentiable)
 
     def parameters(self):
         """{Hugging Face name: the live array}."""

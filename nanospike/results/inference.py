@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from ..arrays.workers import ALONE
 from ..config.errors import InputError
 from ..data.tasks import score, scores
 from ..data.text import collate, encode, in_length_order, label_names, load_tokenizer
-from ..model.simulate import gap
+from ..model.simulate import SpikingRun, gap
 from ..model.student import load_student, mean_rate
 
 PREDICT_STEPS = 32
@@ -70,7 +71,8 @@ def teacher_logits(teacher, data, batch_size=AT_A_TIME, workers=ALONE):
 
     def logits_of(index):
         batch = collate(data, index, teacher.device)
-        out, _ = teacher.forward(batch.input_ids, batch.attention_mask, batch.token_type_ids, differentiable=False)
+        inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
+        out, _ = teacher.forward(inputs, differentiable=False)
         return index, to_host(out.logits)
 
     return _in_order(workers.map(logits_of, in_length_order(data, batch_size)[::-1]), len(data))
@@ -83,14 +85,14 @@ def _in_order(rows, n):
     return logits
 
 
-def evaluate_student(student, task, data, time_steps, **options):
+def evaluate_student(student, task, data, time_steps, how=SpikingRun(), batch_size=AT_A_TIME, workers=ALONE):  # noqa: B008
     """Score a student on labelled data at equilibrium and at every one of `time_steps` of a spiking run.
 
-    options: those of run_student. Returns {task, metric, examples, drive, spikes, equilibrium, spiking {"T": value},
-    metrics {equilibrium: {metric: value}, spiking: {"T": {metric: value}}}, equilibrium_gap {"T": value}, mean_rate,
-    spiking_mean_rate, seconds, peak_memory_mb}, with a margin also mean_time_steps; the scores are fractions.
+    how, batch_size, workers: see run_student. Returns {task, metric, examples, drive, spikes, equilibrium, spiking
+    {"T": value}, metrics {equilibrium: {metric: value}, spiking: {"T": {metric: value}}}, equilibrium_gap {"T": value},
+    mean_rate, spiking_mean_rate, seconds, peak_memory_mb}, with a margin also mean_time_steps; scores are fractions.
     """
-    logits, facts = run_student(student, data, time_steps, **options)
+    logits, facts = run_student(student, data, time_steps, how, batch_size, workers)
     settled = logits.pop("equilibrium")
     return {
         "task": task.name,
@@ -108,49 +110,38 @@ def evaluate_student(student, task, data, time_steps, **options):
     }
 
 
-def run_student(
-    student,
-    data,
-    time_steps,
-    *,
-    drive=None,
-    spikes=None,
-    initial=None,
-    margin=None,
-    margin_decay=0.0,
-    batch_size=AT_A_TIME,
-    workers=ALONE,
-):
-    """Settle a student on all examples, and run it spike by spike; labels are not needed.
+def run_student(student, data, time_steps, how=SpikingRun(), batch_size=AT_A_TIME, workers=ALONE):  # noqa: B008
+    """Settle a student on all examples, and run it spike by spike as `how` says; labels are not needed.
 
     Returns ({"equilibrium" or time step: logits (n, C) on the host}, {drive, spikes, equilibrium_gap {"T": value},
     mean_rate, spiking_mean_rate, seconds, peak_memory_mb}), with a margin (Student.simulate) also mean_time_steps. An
     ann student has an equilibrium only.
     """
     began = time.perf_counter()
-    drive, spiking = drive or drive_for(student), student.config.activation != "ann"
+    spiking = student.config.activation != "ann"
     steps = sorted(set(time_steps)) if spiking else []
-    options = {"drive": drive, "spikes": spikes, "initial": initial, "margin": margin, "margin_decay": margin_decay}
-    measure = lambda index: _measured(student, collate(data, index, student.device), steps, options)  # noqa: E731
+    if spiking:
+        how = replace(how, time_steps=max(steps, default=1), record=tuple(steps)).resolved(student.config)
+    measure = lambda index: _measured(student, collate(data, index, student.device), how, steps)  # noqa: E731
     found = workers.map(measure, in_length_order(data, batch_size)[::-1])  # the longest first: the load is even
     tokens = sum(f["tokens"] for f in found)
     mean = lambda name: sum(f[name] for f in found) / tokens if spiking else None  # noqa: E731
     logits = {k: _in_order([(f["index"], f["logits"][k]) for f in found], len(data)) for k in found[0]["logits"]}
     facts = {
-        "drive": drive if spiking else None,
-        "spikes": (spikes or student.config.spikes) if spiking else None,
+        "drive": how.drive if spiking else None,
+        "spikes": how.spikes if spiking else None,
         "equilibrium_gap": {str(t): sum(f["gaps"][t] for f in found) / tokens for t in steps},
         "mean_rate": mean("firing"),
         "spiking_mean_rate": mean("fired") if steps else None,
         "seconds": round(time.perf_counter() - began, 2),
         "peak_memory_mb": peak_memory_mb(),
     }
-    if margin is not None:
+    if how.margin is not None:
         facts["mean_time_steps"] = sum(f["steps"] for f in found) / len(data)
     return logits, facts
 
 
-def _measured(student, batch, steps, options):
+def _measured(student, batch, how, steps):
     """What one batch adds to run_student: logits on the host, and sums over its tokens or examples."""
     inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
     settled = student.equilibrium(*inputs)
@@ -162,7 +153,7 @@ def _measured(student, batch, steps, options):
     del settled  # the rates of all populations are not needed through the simulation
     if not steps:
         return found
-    run = student.simulate(*inputs, time_steps=steps[-1], record=steps, **options)
+    run = student.run(inputs, how)
     width = sum(rates.shape[2] for rates in run.rates.values())
     per_step = sum(to_host(c).astype(float) for c in run.spike_counts.values()) / run.steps  # (B,)
     found |= {"fired": float(per_step.sum()) / width, "steps": int(run.steps.sum())}

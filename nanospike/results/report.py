@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -181,7 +183,8 @@ def _over_time(title, points, form, ticks, scale, lines, background=""):
     labels += [(y(v), "spiking", form.format(v)) for _, v in points[-1:]]
     marks += [_line("spiking", *((x(t), y(v)) for t, v in points))]
     marks += [_dot(x(t), y(v), f"T = {t}: {form.format(v)}") for t, v in points]
-    return _chart(title, "time steps T", x, steps if points else [], y, ticks, marks, labels, background=background)
+    axes = _Axes(x, steps if points else [], y, ticks)
+    return _chart(title, "time steps T", axes, marks, labels, background=background)
 
 
 def _training(stages, key, title, height):
@@ -201,7 +204,8 @@ def _training(stages, key, title, height):
     marks += [_line("spiking", *((x(step), y(v)) for step, v in points)) for points in series]
     marks += [_dot(x(step), y(v), f"{v:.4g}") for points in series for step, v in points[-1:]]
     labels = [(y(values[-1]), "spiking", f"{values[-1]:.4g}")]
-    return _chart(title, "updates", x, [t for t in _ticks(0, total) if t <= total], y, ticks, marks, labels, height)
+    axes = _Axes(x, [t for t in _ticks(0, total) if t <= total], y, ticks)
+    return _chart(title, "updates", axes, marks, labels, height)
 
 
 def _axis(ticks, start, stop, scale=float):
@@ -247,14 +251,25 @@ def _dot(x, y, text):
     return f'<circle class="spiking" cx="{x:.2f}" cy="{y:.2f}" r="{RADIUS}"><title>{_text(text)}</title></circle>'
 
 
-def _chart(title, x_label, x, x_ticks, y, y_ticks, marks, labels, height=HEIGHT, background=""):
-    """An SVG of marks within axes; labels (y, kind, text) stand right of the plot."""
+@dataclass(frozen=True)
+class _Axes:
+    """x, y: value -> pixel, each with its ticks."""
+
+    x: Callable
+    x_ticks: list
+    y: Callable
+    y_ticks: list
+
+
+def _chart(title, x_label, axes, marks, labels, height=HEIGHT, background=""):
+    """An SVG of marks within _Axes; labels (y, kind, text) stand right of the plot."""
+    x, y = axes.x, axes.y
     bottom, right, last = height - BOTTOM, WIDTH - RIGHT, -math.inf
     parts = [background, _words(LEFT, TITLE, title, "title")]
     parts += [_words((LEFT + right) / 2, bottom + AXIS, x_label, anchor="middle")]
-    for tick, at in ((tick, y(tick)) for tick in y_ticks):
+    for tick, at in ((tick, y(tick)) for tick in axes.y_ticks):
         parts += [_line("grid", (LEFT, at), (right, at)), _words(LEFT - BESIDE, at + MIDDLE, f"{tick:g}", anchor="end")]
-    for tick in x_ticks:
+    for tick in axes.x_ticks:
         if x(tick) - last >= TICK_GAP:
             last = x(tick)
             parts.append(_words(last, bottom + TICK, f"{tick:g}", anchor="middle"))

@@ -5,6 +5,7 @@ matrix to the host, where the small least-squares problems are solved in float64
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -45,7 +46,7 @@ def gmres(system, rtol, limit, restart=RESTART):
         codes[active & (small.nonfinite | ~np.isfinite(tried_norms))] = Code.NONFINITE_OUTPUT
         codes[active & helped & ~small.nonfinite] = Code.MAX_STEPS
         active = active & ~(norms <= rtol) & helped & ~small.nonfinite
-    return system.found(x, norms, codes, steps, radius=radius, max_real=real)
+    return replace(system.found(x, norms, codes, steps), radius=radius, max_real=real)
 
 
 def _cycle(system, r, norms, rtol, room):

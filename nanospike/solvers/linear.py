@@ -1,6 +1,7 @@
 """The adjoint system x = c + J^T x as the methods see it, and the methods that are a few lines each."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from .fixed_point import accelerator, iterate, solve_each
 from .solution import Code, Found, row_norms
 
 DENSE_LIMIT = 2048  # numbers per example up to which the Jacobian is written out
+PATIENCE = 20  # products without a better residual, near the rounding errors, before a series counts as summed
 DENSE_TOTAL = 2**26  # and in the matrices of the whole batch: 0.5 GB of float64
 EIGENVALUES_LIMIT = 256
 EXPLODED = 1e6  # relative residual above which a series has diverged
@@ -64,14 +66,14 @@ class LinearSystem:
             x, r, norms = self.rhs * 0, self.rhs, np.ones(len(self.rhs))
         return x, r, np.where(self.empty, 0.0, norms), ~self.empty
 
-    def found(self, x, norms, codes=Code.STAGNATION, steps=None, **more):
+    def found(self, x, norms, codes=Code.STAGNATION, steps=None):
         """Found. An x so large that the right-hand side is lost in its rounding errors is none: 0 takes its place."""
         exploded = ~self.empty & ~(to_host(row_norms(x)) <= self.largest)
         x = self.xp.where(self.xp.asarray(exploded)[:, None], 0, x)
         codes = np.where(np.isfinite(norms), np.where(exploded, Code.BREAKDOWN, codes), Code.NONFINITE_OUTPUT)
         norms = np.where(exploded & np.isfinite(norms), 1.0, norms)
         steps = np.where(self.empty, 0, self.products if steps is None else steps)
-        return Found(x, norms, codes, steps, **more)
+        return Found(x, norms, codes, steps)
 
     def unscaled(self, found):
         """The same of the cotangents as they were given: not those that are not finite, nor answers that overflow."""
@@ -92,14 +94,16 @@ def series(system, stop, limit, code):
     xp, x = system.xp, system.rhs if system.start is None else system.start
     best, least = x, np.full(len(x), np.inf)
     active, codes, steps = ~system.empty, np.full(len(x), code), np.zeros(len(x), int)
+    stale = np.zeros(len(x), int)  # products since the best residual: with complex eigenvalues it goes up and down
     while active.any() and system.products < limit:
         r, norms = system.residual(x)
         steps[active] = system.products
         better = active & (norms < least)
+        stale = np.where(better, 0, stale + 1)
         best, least = xp.where(xp.asarray(better)[:, None], x, best), np.where(better, norms, least)
         lost = active & ~(norms < EXPLODED)
         codes[lost] = Code.DIVERGED
-        stagnant = active & ~better & (norms < 10 * stop)  # rounding
+        stagnant = active & (stale >= PATIENCE) & (norms < 10 * stop)  # rounding
         active = active & (norms > stop) & ~lost & ~stagnant
         x = xp.where(xp.asarray(active)[:, None], x + r, x)
     codes = np.where(active & ~(least < LINEAR_GAIN), Code.DIVERGED, codes)
@@ -152,13 +156,8 @@ def dense(system, limit):
     finite = np.isfinite(matrices).all(axis=(1, 2))
     radius, real = _eigenvalues(np.where(finite[:, None, None], matrices, 0))
     known = finite & ~system.empty
-    return system.found(
-        x,
-        norms,
-        np.where(finite, Code.BREAKDOWN, Code.NONFINITE_OUTPUT),
-        radius=np.where(known, radius, math.nan),
-        max_real=np.where(known, real, math.nan),
-    )
+    found = system.found(x, norms, np.where(finite, Code.BREAKDOWN, Code.NONFINITE_OUTPUT))
+    return replace(found, radius=np.where(known, radius, math.nan), max_real=np.where(known, real, math.nan))
 
 
 def _eigenvalues(matrices):

@@ -1,5 +1,7 @@
 """SPIDE: the adjoint by a second spiking run, with ternary spikes (Xiao et al. 2023, arXiv 2302.00232)."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from ..arrays.backend import namespace
@@ -38,7 +40,7 @@ def spide(system, time_steps):
     codes = np.where(norms < 0.5, Code.TRUNCATED, Code.DIVERGED)
     x = xp.where(xp.asarray(norms < 1)[:, None], x, 0)  # 0 is the better answer
     norms = np.where(np.isfinite(norms), np.minimum(norms, 1), norms)
-    return system.found(x, norms, codes, saturated=int(saturated))
+    return replace(system.found(x, norms, codes), saturated=int(saturated))
 
 
 def _positive(peak):

@@ -48,20 +48,22 @@ class Parts:
         return int(whole) + 1024 * (2 + min(FILES, int(whole) // SHARD))  # headers and listing
 
 
-def parts_of(encoders, teacher, *, hidden=0.0, attention=0.0, logits=0.0, layer_map=None, **others):
-    """The Parts that loss.distillation uses with these weights, for a student of so many encoders."""
-    layers = teacher_layers(encoders, teacher.config.num_hidden_layers, layer_map) if hidden or attention else []
+def parts_of(encoders, teacher, weights):
+    """The Parts that loss.distillation uses with these LossWeights, for a student of so many encoders."""
+    layers = []
+    if weights.hidden or weights.attention:
+        layers = teacher_layers(encoders, teacher.config.num_hidden_layers, weights.layer_map)
     return Parts(
-        tuple(sorted(set(layers))) if hidden else (),
-        tuple(sorted({i - 1 for i in layers[1:]})) if attention else (),
-        bool(logits) and "classifier" in teacher.tree,
+        tuple(sorted(set(layers))) if weights.hidden else (),
+        tuple(sorted({i - 1 for i in layers[1:]})) if weights.attention else (),
+        bool(weights.logits) and "classifier" in teacher.tree,
     )
 
 
 def computed(teacher, batch):
     """The TeacherOutput of a text.Batch, computed now."""
     inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
-    return teacher.forward(*inputs, differentiable=False)[0]
+    return teacher.forward(inputs, differentiable=False)[0]
 
 
 def targets(teacher, data, parts, directory, limit, workers=ALONE):

@@ -9,8 +9,10 @@ import numpy as np
 
 from ..arrays.backend import library, random_generator
 from ..arrays.tree import leaves, summed
-from ..model.equilibrium import FrozenDropout
+from ..model.equilibrium import FrozenDropout, Loop
+from ..model.loss import LossWeights, Targets
 from ..model.recurrence import project
+from ..model.simulate import SpikingRun
 from ..model.student import mean_rate
 from .loop import Stage
 from .monitor import Monitor, gap_probe
@@ -19,15 +21,17 @@ from .teacher_cache import computed, parts_of, targets
 
 
 def loss_terms(options, stage):
-    """The weights of loss.distillation in a stage."""
+    """The LossWeights of a stage."""
+    common = {"temperature": options.temperature, "layer_map": options.layer_map or None}
     if stage not in ("prediction", "few-steps"):
-        return {"hidden": options.hidden, "attention": options.attention, "logits": 0.0, "label_weight": 0.0}
-    return {
-        "hidden": options.hidden * options.keep_internal,
-        "attention": options.attention * options.keep_internal,
-        "logits": options.logits,
-        "label_weight": options.labels,
-    }
+        return LossWeights(**common, hidden=options.hidden, attention=options.attention, logits=0.0, labels=0.0)
+    return LossWeights(
+        **common,
+        hidden=options.hidden * options.keep_internal,
+        attention=options.attention * options.keep_internal,
+        logits=options.logits,
+        labels=options.labels,
+    )
 
 
 def stages_of(options, teacher, student, data, workers, masking=None):
@@ -54,8 +58,7 @@ def teacher_outputs_of(options, teacher, student, stage, workers):
     repeats = options.cache_dir or stage.steps(options) > math.ceil(len(stage.data) / options.batch_size)
     if not options.teacher_cache or not repeats or options.mask:
         return lambda: functools.partial(computed, teacher)
-    terms = loss_terms(options, stage.name) | {"layer_map": options.layer_map or None}
-    parts = parts_of(student.config.num_hidden_layers, teacher, **terms)
+    parts = parts_of(student.config.num_hidden_layers, teacher, loss_terms(options, stage.name))
     return targets(teacher, stage.data, parts, cache_of(options), options.teacher_cache * 1e9, workers)
 
 
@@ -73,12 +76,15 @@ def gradients(teacher_outputs, student, options, stage, workers, monitor=None, m
     monitor: a monitor.Monitor. masking: a text.Masking.
     """
     xp = library(student.device)
-    terms = loss_terms(options, stage) | {"temperature": options.temperature, "layer_map": options.layer_map or None}
-    simulation = None
+    weights, simulation = loss_terms(options, stage), None
     if options.forward == "spikes" or stage == "few-steps":
         steps = options.few_steps if stage == "few-steps" else max(options.time_steps)
-        simulation = {"time_steps": steps, "drive": options.drive}
+        simulation = SpikingRun(time_steps=steps, drive=options.drive)
     stability = Stability(student.parameters())
+    loop = Loop(
+        forward_solver=options.forward_solver, adjoint_solver=options.adjoint_solver,
+        adjoint_rtol=options.adjoint_rtol or None, drop_failed=True, jacobian_penalty=options.jacobian_penalty,
+    )  # fmt: skip
 
     def part(batch, seed, totals, teacher_output):
         if masking:
@@ -86,13 +92,9 @@ def gradients(teacher_outputs, student, options, stage, workers, monitor=None, m
         inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
         settled = stage == "few-steps" and at_equilibrium(seed[2], options.settled_share)
         dropout = FrozenDropout(options.dropout, random_generator(xp, (*seed, 1))) if options.dropout else None
-        return student.gradients(
-            *inputs, teacher_output(batch), simulation=None if settled else simulation, totals=totals,
-            forward_solver=options.forward_solver, adjoint_solver=options.adjoint_solver,
-            adjoint_rtol=options.adjoint_rtol or None,
-            labels=batch.labels if terms["label_weight"] else None, drop_failed=True,
-            jacobian_penalty=options.jacobian_penalty, seed=seed, dropout=dropout, **terms,
-        )  # fmt: skip
+        target = Targets(teacher_output(batch), batch.labels if weights.labels else None, totals)
+        run = None if settled else simulation
+        return student.gradients(inputs, target, weights, replace(loop, seed=seed), run, dropout)
 
     def step(batches, seed, totals):
         if not batches:

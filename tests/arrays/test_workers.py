@@ -9,7 +9,7 @@ from models import random_batch, random_student, random_teacher
 from nanospike.arrays.tree import RowSum, dense_gradients, leaves, summed
 from nanospike.arrays.workers import ALONE, Workers, blas_threads, cores, shares
 from nanospike.data.text import Encoded, collate
-from nanospike.model.loss import Totals
+from nanospike.model.loss import Targets, Totals
 from nanospike.training.optim import AdamW
 
 
@@ -56,7 +56,7 @@ def test_parts_of_a_batch_add_up_to_the_whole(parts, feedback):
     def part(index, totals):
         b = collate(data, index)
         inputs = (b.input_ids, b.attention_mask, b.token_type_ids)
-        return student.gradients(*inputs, teacher(*inputs), labels=b.labels, totals=totals)
+        return student.gradients(inputs, Targets(teacher(*inputs), b.labels, totals))
 
     whole = part(np.arange(6), None)
     totals = Totals(6, lengths.sum(), (lengths * lengths).sum())

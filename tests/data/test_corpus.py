@@ -222,7 +222,7 @@ READ = """
 import json, resource, sys
 import numpy as np
 from pathlib import Path
-from nanospike.corpus import TokenStore
+from nanospike.data.corpus import TokenStore
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 store, before = TokenStore(Path(sys.argv[1])), peak()
 total = sum(len(ids) for i in range(0, len(store), 50) for ids, _ in store.examples(np.arange(i, i + 50)))

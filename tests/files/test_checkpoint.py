@@ -14,6 +14,7 @@ from tiny import bfloat16, contents, edit_json, run, write_safetensors, write_te
 import nanospike
 from nanospike import InputError, finetune
 from nanospike.files.model_files import read_tensors, replacing, require_empty, write_json, write_tensors
+from nanospike.model.teacher import Teacher
 
 WORD = "embeddings.word_embeddings.weight"
 NORM = "encoder.layer.1.output.LayerNorm"
@@ -37,7 +38,7 @@ def rewrite(directory, change):
 
 
 def logits(model, seed=1):
-    if isinstance(model, nanospike.models.Teacher):
+    if isinstance(model, Teacher):
         return model(*random_batch(seed)).logits
     return model.equilibrium(*random_batch(seed)).logits
 

@@ -1,13 +1,14 @@
 """The teacher against an independent implementation: transformers on PyTorch, by tools/make_golden.py."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from check import check_vjp
 from hypothesis import given
 from hypothesis import strategies as st
-from models import random_batch, random_teacher
+from models import SHAPE, random_batch, random_teacher
 from safetensors.numpy import load_file
 
 import nanospike
@@ -53,7 +54,7 @@ def test_outputs_match(dtype, golden, tiny_bert, xp, device):
 
 def test_gradients_match(golden, tiny_bert):
     teacher = nanospike.load_teacher(tiny_bert, dtype="float64")
-    out, vjp = teacher.forward(*inputs_of(golden))
+    out, vjp = teacher.forward(inputs_of(golden))
     _, loss_vjp = label_loss(out.logits, golden["labels"])
     grads = {}
     vjp(None, None, loss_vjp(1.0), grads)
@@ -108,7 +109,7 @@ def test_teacher_gradient(seed, lengths, labels):
     def run(x, tree):
         fixed = np.random.default_rng(seed)
         drop = lambda a: ops.dropout(a, 0.2, fixed)  # noqa: E731
-        out, vjp = bert.teacher(tree, teacher.config, *inputs, drop=drop, drop_attention=drop)
+        out, vjp = bert.teacher(tree, teacher.config, inputs, bert.Flow(drop=drop, drop_attention=drop))
         parts = [*out.hidden_states, *out.attention_scores] + ([out.logits] if labels else [])
         shapes[:] = [p.shape for p in parts]
 
@@ -131,11 +132,10 @@ def test_encoder_gradient(seed, length, heads):
     rng = np.random.default_rng(seed)
     p = random_teacher(seed).tree["encoder"]["layer"][0]
     bias = ops.mask_bias(np.ones((2, length)), np.float64)
+    config, flow = replace(SHAPE, num_attention_heads=heads), bert.Flow(fire=lambda name, current: rate(current, 2.0))
 
     def run(x, tree):
-        y, _, vjp = bert.encoder(
-            x, tree, heads=heads, eps=1e-12, bias=bias, fire=lambda name, current: rate(current, 2.0), name="encoder.0"
-        )
+        y, _, vjp = bert.encoder(x, tree, config, bias, flow, "encoder.0")
         return y, lambda d, grads=None: vjp(d, None, grads)
 
     check_vjp(run, rng.uniform(0, 1, (2, length, 8)), p, rng, rtol=2e-5)

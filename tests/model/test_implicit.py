@@ -9,12 +9,13 @@ from models import LOOPS, random_batch, random_student, random_teacher
 
 from nanospike.arrays.tree import dense_gradients, nest
 from nanospike.model import equilibrium, loss
+from nanospike.model.equilibrium import Loop
 from nanospike.solvers.adjoint import ADJOINT_METHODS, APPROXIMATE, FORWARD_METHODS, Code, solve_adjoint
 
 EXACT = [m for m in ADJOINT_METHODS if m not in APPROXIMATE]
 
 
-def settled_loss(student, inputs, out, labels=None, start=0, dropout=None, **options):
+def settled_loss(student, inputs, out, labels=None, start=0, dropout=None, **weights):
     """parameters -> the loss at the equilibrium re-solved by plain iteration from start; complex numbers go through.
 
     dropout: a FrozenDropout that has drawn its masks.
@@ -35,16 +36,8 @@ def settled_loss(student, inputs, out, labels=None, start=0, dropout=None, **opt
                     break
         trace = network.sweep(fire, fed_back)
         logits = network.classify(trace.hidden_states[-1])[0]
-        terms, _ = loss.distillation(
-            trace.hidden_states,
-            trace.attention_scores,
-            logits,
-            out,
-            inputs[1],
-            tree["distill_map"],
-            labels=labels,
-            **options,
-        )
+        states, targets = (trace.hidden_states, trace.attention_scores, logits), loss.Targets(out, labels)
+        terms, _ = loss.distillation(states, targets, inputs[1], tree["distill_map"], loss.LossWeights(**weights))
         return sum(terms.values())
 
     return value
@@ -98,7 +91,7 @@ def test_complex_step_through_the_fixed_point_with_every_exact_method(method, se
     student = random_student(seed, feedback=True, feedback_gain=gain, spikes=spikes)
     teacher, inputs = random_teacher(seed), random_batch(seed, (3, 2))
     out = teacher(*inputs)
-    result = student.gradients(*inputs, out, adjoint_solver=method)
+    result = student.gradients(inputs, loss.Targets(out), loop=Loop(adjoint_solver=method))
     assume(result.equilibrium.converged)
     assert result.adjoint.converged
     parameters = {n: p.copy() for n, p in student.parameters().items()}
@@ -123,7 +116,7 @@ def test_complex_step_through_every_kind_of_loop(loop, seed, gain, spikes, thres
     teacher, inputs = random_teacher(seed, num_hidden_layers=student.config.num_hidden_layers), random_batch(seed)
     out = teacher(*inputs)
     dropout = equilibrium.FrozenDropout(drop, np.random.default_rng(seed))
-    result = student.gradients(*inputs, out, dropout=dropout)
+    result = student.gradients(inputs, loss.Targets(out), dropout=dropout)
     assume(result.equilibrium.converged and result.adjoint.radius.max() < 0.9)
     assert result.adjoint.converged
     parameters = {n: p.copy() for n, p in student.parameters().items()}
@@ -144,7 +137,7 @@ def test_gradients_cut_short_are_near_at_low_gain_and_only_bad_ones_warn(method)
     """pytest turns warnings into errors: at a low gain there must be none."""
     inputs, out = random_batch(8), random_teacher(8)(*random_batch(8))
     student = random_student(7, feedback=True, feedback_gain=0.1)
-    exact, cut = (student.gradients(*inputs, out, adjoint_solver=m) for m in ("gmres", method))
+    exact, cut = (student.gradients(inputs, loss.Targets(out), loop=Loop(adjoint_solver=m)) for m in ("gmres", method))
     assert cut.adjoint.code is Code.TRUNCATED and not cut.adjoint.converged
     exact, cut = (dense_gradients(g.grads, student.parameters()) for g in (exact, cut))
     error = sum(np.linalg.norm(cut[n] - g) ** 2 for n, g in exact.items()) ** 0.5
@@ -209,7 +202,7 @@ def gradient_with(student, inputs, method):
     dlogits = rng.standard_normal(settled.logits.shape)
     grads = {}
     if method:
-        adjoint = vjp(dhidden, dscores, dlogits, grads, method)
+        adjoint = vjp(dhidden, dscores, dlogits, grads, Loop(adjoint_solver=method))
         assert adjoint.converged
     else:
         with pytest.MonkeyPatch.context() as patch:

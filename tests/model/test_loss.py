@@ -90,10 +90,11 @@ def test_the_sum_is_the_formula(seed, lengths, temperature, explicit):
     soft = lambda v: np.exp(v) / np.exp(v).sum()  # noqa: E731
     expected += 1.3 * np.mean([-soft(tz[i] / temperature) @ np.log(soft(z[i] / temperature)) for i in range(b)])
     expected += np.mean([-np.log(soft(z[i])[labels[i]]) for i in range(b)])
-    terms, _ = loss.distillation(
-        a, s, z, TeacherOutput(t, ts, tz), mask, w_td, hidden=0.7, attention=0.4, logits=1.3, labels=labels,
-        temperature=temperature, layer_map=[1] if explicit else None,
-    )  # fmt: skip
+    weights = loss.LossWeights(
+        hidden=0.7, attention=0.4, logits=1.3, temperature=temperature, layer_map=[1] if explicit else None
+    )
+    targets = loss.Targets(TeacherOutput(t, ts, tz), labels)
+    terms, _ = loss.distillation((a, s, z), targets, mask, w_td, weights)
     np.testing.assert_allclose(sum(terms.values()), expected, rtol=1e-12)
 
 
@@ -111,7 +112,11 @@ def test_missing_parts_and_zero_weights_are_left_out():
     rng, mask = np.random.default_rng(0), mask_of([2, 3])
     hidden, scores = [rng.standard_normal((2, 3, 4)) for _ in range(2)], [rng.standard_normal((2, 2, 3, 3))]
     logits, same = rng.standard_normal((2, 3)), {"weight": np.eye(4), "bias": np.zeros(4)}
-    run = lambda out, **o: loss.distillation(hidden, scores, logits, out, mask, same, **o)  # noqa: E731
+
+    def run(out, **weights):
+        states = hidden, scores, logits
+        return loss.distillation(states, loss.Targets(out), mask, same, loss.LossWeights(**weights))
+
     terms, vjp = run(TeacherOutput(hidden, None, None))
     assert terms.keys() == {"hidden"}
     grads = {}

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from nanospike.arrays.backend import to_device, to_host
 from nanospike.model import neuron
+from nanospike.model.neuron import Firing
 
 
 @given(
@@ -34,9 +35,10 @@ def test_rate_values_and_open_interval(xp, device):
 def run(currents, start, device="cpu", **options):
     """(spikes, membranes after reset) of one neuron under a sequence of currents."""
     membrane, count = (to_device(np.array([float(v)]), device) for v in (start, 0))
+    firing = Firing(**options)
     spikes, membranes = [], []
     for current in currents:
-        s = neuron.membrane_step(membrane, to_device(np.array([float(current)]), device), count, **options)
+        s = neuron.membrane_step(membrane, to_device(np.array([float(current)]), device), count, firing)
         count += s
         spikes.append(int(to_host(s)[0]))
         membranes.append(float(to_host(membrane)[0]))
@@ -123,7 +125,7 @@ def test_a_leaky_rate_stays_within_one_minus_the_leak(leak):
     currents, steps = np.random.default_rng(0).uniform(0, 1, 300), 1200
     membrane, weighted, norm = currents * 0, currents * 0, 0.0
     for _ in range(steps):
-        spikes = neuron.membrane_step(membrane, currents, weighted, leak=leak)
+        spikes = neuron.membrane_step(membrane, currents, weighted, Firing(leak=leak))
         weighted, norm = leak * weighted + spikes, leak * norm + 1
     error = weighted / norm - currents
     assert -(1 - leak) - 1e-3 <= error.min() and error.max() <= 1e-3
@@ -135,9 +137,10 @@ def test_a_leaky_rate_stays_within_one_minus_the_leak(leak):
 def test_the_persistent_half_threshold_halves_the_residual_and_centres_it(leak, most, spikes):
     currents, steps = np.random.default_rng(0).uniform(-1 if spikes == "signed" else 0, 1, 2000), 1200
     start, upper, lower = neuron.levels(1.0, 0.5, leak)
+    firing = Firing(leak=leak, spikes=spikes, upper=upper, lower=lower)
     membrane, weighted, norm = currents * 0 + start, currents * 0, 0.0
     for _ in range(steps):
-        emitted = neuron.membrane_step(membrane, currents, weighted, leak=leak, spikes=spikes, upper=upper, lower=lower)
+        emitted = neuron.membrane_step(membrane, currents, weighted, firing)
         weighted, norm = leak * weighted + emitted, leak * norm + 1
     error = weighted / norm - currents
     assert 0.9 * most < np.abs(error).max() <= most + 1e-5 and abs(error.mean()) < 0.03 * most

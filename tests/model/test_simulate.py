@@ -10,7 +10,8 @@ from models import LOOPS, SHAPE, random_batch, random_student
 from nanospike.arrays.backend import to_device, to_host
 from nanospike.config.errors import InputError
 from nanospike.model import equilibrium, neuron
-from nanospike.model.simulate import Neurons, Population, gap
+from nanospike.model.neuron import Firing
+from nanospike.model.simulate import Neurons, Population, SpikingRun, gap
 
 
 def wide_student(feedback=False, seed=0, **changes):
@@ -104,7 +105,7 @@ def literal_differential(student, inputs, steps, initial, spikes):
             sent[name] = current * 0
         received = step * current
         spike = neuron.membrane_step(
-            membrane[name], received - sent[name], count[name], v_th=config.v_th, spikes=spikes, lower=lower
+            membrane[name], received - sent[name], count[name], Firing(v_th=config.v_th, spikes=spikes, lower=lower)
         )
         sent[name] = received
         count[name] += spike
@@ -176,7 +177,7 @@ def test_leaky_neurons_weigh_recent_spikes():
     run = student.simulate(*inputs, time_steps=300, drive="instant", initial=0.0)
     error = np.abs(run.rates["embedding"] - settled.rates["embedding"]) * inputs[1][:, :, None]
     assert 0.015 < error.max() <= 0.02 + 1e-3  # 1 - leak
-    by_hand = Neurons(drive="instant", v_th=1.0, leak=0.5, spikes="binary", initial=0.0)
+    by_hand = Neurons(SpikingRun(drive="instant", initial=0.0), random_student(leak=0.5).config)
     for current in (1.0, 0.25, 1.0):  # spikes 1, 0, 1: (0.25 + 1) / (0.25 + 0.5 + 1)
         by_hand.advance()
         by_hand("n", np.array([current]))
@@ -266,7 +267,7 @@ def test_counts_are_integers():
 
 def test_neurons_allocate_nothing_from_step_to_step():
     """What a population holds stays in place, and nothing else of its size is made in a step."""
-    neurons = Neurons(drive="differential", v_th=1.0, leak=1.0, spikes="corrective", initial=0.5, time_steps=9)
+    neurons = Neurons(SpikingRun(spikes="corrective", time_steps=9), random_student().config)
     current = np.random.default_rng(0).uniform(-1, 2, (4, 5, 1000)).astype("f")
     neurons.advance()
     neurons("n", current)
@@ -282,7 +283,7 @@ def test_neurons_allocate_nothing_from_step_to_step():
 
 
 def test_more_steps_than_a_short_integer_holds():
-    neurons = Neurons(drive="instant", v_th=1.0, leak=1.0, spikes="binary", initial=0.0, time_steps=40_000)
+    neurons = Neurons(SpikingRun(drive="instant", initial=0.0, time_steps=40_000), random_student().config)
     for _ in range(40_000):
         neurons.advance()
         neurons("n", np.ones((1, 1, 1)))

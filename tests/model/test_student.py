@@ -15,7 +15,8 @@ from nanospike.config.errors import InputError
 from nanospike.model import equilibrium
 from nanospike.model.bert import TeacherOutput
 from nanospike.model.fresh import with_classifier
-from nanospike.model.simulate import gap
+from nanospike.model.loss import Targets
+from nanospike.model.simulate import SpikingRun, gap
 from nanospike.solvers import adjoint
 
 
@@ -112,13 +113,13 @@ def test_gradients_at_simulated_rates_approach_those_at_the_equilibrium(drop):
     student, inputs, teacher = random_student(4), random_batch(4), random_teacher(5)
     out = teacher(*inputs)
     dropout = equilibrium.FrozenDropout(drop, np.random.default_rng(1))
-    exact = student.gradients(*inputs, out, dropout=dropout)
+    exact = student.gradients(inputs, Targets(out), dropout=dropout)
     assert len(dropout.scales) == 3 * student.config.num_hidden_layers
     reference = dense_gradients(exact.grads, student.parameters())
     errors = []
     for steps in (16, 256, 4096):
-        simulation = {"time_steps": steps, "drive": "differential"}
-        result = student.gradients(*inputs, out, simulation=simulation, dropout=dropout)
+        simulation = SpikingRun(time_steps=steps)
+        result = student.gradients(inputs, Targets(out), simulation=simulation, dropout=dropout)
         found = dense_gradients(result.grads, student.parameters())
         difference = sum(np.linalg.norm(found[n] - g) ** 2 for n, g in reference.items()) ** 0.5
         errors.append(difference / sum(np.linalg.norm(g) ** 2 for g in reference.values()) ** 0.5)

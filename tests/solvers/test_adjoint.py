@@ -28,6 +28,17 @@ def test_against_a_dense_solve(method, dtype, rtol, seed, batch, n, gain):
     assert solution.residual <= rtol and solution.residuals.shape == (batch,)
 
 
+def test_a_series_whose_terms_go_up_and_down_is_summed_to_its_end():
+    """Complex eigenvalues of 0.72: near rounding, one term that is no smaller than the best is no end yet."""
+    turn = 0.72 * np.array([[0.1, -1.9], [0.52, 0.1]])
+    ends = []
+    for angle in np.linspace(0, np.pi, 40):
+        c = np.array([[np.cos(angle), np.sin(angle)]])
+        solution, _ = solved(turn[None], c, "float32", "cpu", method="sweep", rtol=1e-5)
+        ends.append(solution.residual)
+    assert max(ends) <= 5e-6
+
+
 @pytest.mark.parametrize("method", ON_CUDA)
 def test_on_every_library(method, xp, device):
     rng = np.random.default_rng(0)

@@ -10,7 +10,8 @@ from models import LOOPS, random_batch, random_student, random_teacher
 
 from nanospike.arrays.tree import dense_gradients, nest
 from nanospike.model import equilibrium
-from nanospike.model.loss import Totals
+from nanospike.model.equilibrium import Loop
+from nanospike.model.loss import Targets, Totals
 from nanospike.model.penalty import jacobian_penalty
 from nanospike.solvers.adjoint import Code
 from nanospike.training import stability
@@ -46,7 +47,7 @@ def test_a_loop_of_high_gain_comes_down_to_the_target():
     student, inputs = random_student(7, feedback=True, feedback_gain=1.5), random_batch(8)
     watch, out, gains = Stability(student.parameters()), random_teacher(8)(*inputs), []
     for _ in range(20):
-        found = student.gradients(*inputs, out, drop_failed=True)
+        found = student.gradients(inputs, Targets(out), loop=Loop(drop_failed=True))
         gains.append(found.adjoint.radius.max())
         watch.after([found])
     assert gains[0] > 1 and gains[-1] <= TARGET * 1.001
@@ -83,8 +84,8 @@ def test_failures_are_counted_and_many_stop_the_run():
         few.after([result(failed=[0, 1, 2])])
 
 
-def gradient(student, inputs, out, **options):
-    found = student.gradients(*inputs, out, **options)
+def gradient(student, inputs, targets, **loop):
+    found = student.gradients(inputs, targets, loop=Loop(**loop))
     return found, dense_gradients(found.grads, student.parameters())
 
 
@@ -96,8 +97,8 @@ def test_an_example_whose_equilibrium_was_not_found_adds_nothing(monkeypatch):
         [h[others] for h in out.hidden_states], [s[others] for s in out.attention_scores], out.logits[others]
     )
     labels = np.array([0, 1, 2])
-    options = {"labels": labels[others], "totals": Totals.of(inputs[1])}
-    _, wanted = gradient(student, [a[others] for a in inputs], few, **options)
+    targets = Targets(few, labels[others], Totals.of(inputs[1]))
+    _, wanted = gradient(student, [a[others] for a in inputs], targets)
     solve = equilibrium.fixed_point
 
     def failing(*args, **more):
@@ -106,7 +107,7 @@ def test_an_example_whose_equilibrium_was_not_found_adds_nothing(monkeypatch):
 
     monkeypatch.setattr(equilibrium, "fixed_point", failing)
     with pytest.warns(RuntimeWarning, match="failed"):
-        found, grads = gradient(student, inputs, out, drop_failed=True, labels=labels)
+        found, grads = gradient(student, inputs, Targets(out, labels), drop_failed=True)
     assert stability.failed(found).tolist() == [False, True, False]
     for name, g in wanted.items():
         np.testing.assert_allclose(grads[name], g, rtol=1e-8, atol=1e-10, err_msg=name)
@@ -125,10 +126,10 @@ def test_an_example_whose_adjoint_was_not_solved_adds_the_gradient_at_constant_f
         return solver
 
     monkeypatch.setattr(equilibrium, "solve_adjoint", with_row_1(lambda x: 0 * x, Code.OK))
-    _, wanted = gradient(student, inputs, out)
+    _, wanted = gradient(student, inputs, Targets(out))
     monkeypatch.setattr(equilibrium, "solve_adjoint", with_row_1(lambda x: x + 9, Code.DIVERGED))
     with pytest.warns(RuntimeWarning):
-        found, grads = gradient(student, inputs, out, drop_failed=True)
+        found, grads = gradient(student, inputs, Targets(out), drop_failed=True)
     assert stability.failed(found).tolist() == [False, True, False]
     assert all(np.array_equal(grads[n], g) for n, g in wanted.items())
 

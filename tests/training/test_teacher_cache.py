@@ -105,7 +105,8 @@ def test_numbers_beyond_float16_are_cut_at_its_largest():
 def test_the_loss_finds_what_it_needs(weights, layer_map, teacher, tmp_path):
     """For a student of one encoder: distillation() of the kept parts is that of the whole output."""
     data, rng = some_data(), np.random.default_rng(2)
-    terms = dict(zip(("hidden", "attention", "logits"), weights, strict=True)) | {"layer_map": layer_map}
+    terms = dict(zip(("hidden", "attention", "logits"), weights, strict=True))
+    weights = loss.LossWeights(**terms, layer_map=layer_map)
     batch = collate(data, np.arange(8))
     width, heads, length = teacher.config.hidden_size, teacher.config.num_attention_heads, batch.input_ids.shape[1]
     states = [rng.normal(size=(8, length, width)).astype(np.float32) for _ in range(2)]
@@ -113,10 +114,11 @@ def test_the_loss_finds_what_it_needs(weights, layer_map, teacher, tmp_path):
     distill_map = {"weight": np.eye(width, dtype=np.float32), "bias": np.zeros(width, np.float32)}
 
     def value(out):
-        found, _ = loss.distillation(states, scores, logits, out, batch.attention_mask, distill_map, **terms)
+        mask = batch.attention_mask
+        found, _ = loss.distillation((states, scores, logits), loss.Targets(out), mask, distill_map, weights)
         return {name: float(v) for name, v in found.items()}
 
-    source = targets(teacher, data, parts_of(1, teacher, **terms), tmp_path, LIMIT)()
+    source = targets(teacher, data, parts_of(1, teacher, weights), tmp_path, LIMIT)()
     assert value(source(batch)) == pytest.approx(value(computed(teacher, batch)), rel=1e-3)
 
 

@@ -27,12 +27,12 @@ def recorded(device):
 
     def teacher_output(batch):
         read.append(to_host(batch.input_ids))
-        return teacher.forward(batch.input_ids, batch.attention_mask, batch.token_type_ids, differentiable=False)[0]
+        return teacher.forward((batch.input_ids, batch.attention_mask, batch.token_type_ids), differentiable=False)[0]
 
-    def gradients(input_ids, *rest, dropout, **more):
-        found = learn(input_ids, *rest, dropout=dropout, **more)
+    def gradients(inputs, targets, weights, loop, simulation, dropout):
+        found = learn(inputs, targets, weights, loop, simulation, dropout)
         scales = [to_host(s) for s in dropout.scales]
-        learnt.append(SimpleNamespace(ids=to_host(input_ids), scales=scales, probability=dropout.probability))
+        learnt.append(SimpleNamespace(ids=to_host(inputs[0]), scales=scales, probability=dropout.probability))
         return found
 
     student.gradients = gradients
