@@ -84,8 +84,8 @@ def test_failures_are_counted_and_many_stop_the_run():
         few.after([result(failed=[0, 1, 2])])
 
 
-def gradient(student, inputs, targets, **loop):
-    found = student.gradients(inputs, targets, loop=Loop(**loop))
+def gradient(student, inputs, targets, dropout=None, **loop):
+    found = student.gradients(inputs, targets, loop=Loop(**loop), dropout=dropout)
     return found, dense_gradients(found.grads, student.parameters())
 
 
@@ -157,8 +157,8 @@ def test_gradient_of_the_jacobian_penalty(loop, drop, seed=1):
     out = random_teacher(seed, num_hidden_layers=student.config.num_hidden_layers)(*inputs)
     parameters, rng = student.parameters(), np.random.default_rng(seed)
     dropout = equilibrium.FrozenDropout(drop, np.random.default_rng(seed))
-    plain, without = gradient(student, inputs, out, dropout=dropout)
-    _, penalised = gradient(student, inputs, out, dropout=dropout, jacobian_penalty=0.7, seed=5)
+    plain, without = gradient(student, inputs, Targets(out), dropout=dropout)
+    _, penalised = gradient(student, inputs, Targets(out), dropout=dropout, jacobian_penalty=0.7, seed=5)
     grads = {n: g - without[n] for n, g in penalised.items()}
     last = plain.equilibrium.hidden_states[-1]
     assert all(g.any() for n, g in grads.items() if n.startswith(("feedback.", "lateral.")))
@@ -171,9 +171,9 @@ def test_gradient_of_the_jacobian_penalty(loop, drop, seed=1):
 def test_the_penalty_is_a_term_of_the_loss_and_its_seed_decides():
     student, inputs = random_student(3, feedback=True), random_batch(4)
     out = random_teacher(5)(*inputs)
-    plain, grads = gradient(student, inputs, out)
+    plain, grads = gradient(student, inputs, Targets(out))
     (first, one), (_, same), (_, other) = (
-        gradient(student, inputs, out, jacobian_penalty=0.5, seed=(1, s)) for s in (1, 1, 2)
+        gradient(student, inputs, Targets(out), jacobian_penalty=0.5, seed=(1, s)) for s in (1, 1, 2)
     )
     assert first.terms.keys() == {*plain.terms, "jacobian"} and first.terms["jacobian"] > 0
     name = "feedback.weight"
