@@ -12,20 +12,31 @@ from .arrays.backend import library
 from .config.errors import InputError
 from .config.options import parse
 from .data.corpus import read_corpus
-from .data.tasks import find_task, read_splits, require_label_order, training_texts
+from .data.own import agreement, own_data, with_class_weights
+from .data.tasks import answers, find_task, read_splits, require_label_order, training_texts
 from .data.text import Encoded, Masking, encode_splits, load_tokenizer, require_segments, save_tokenizer
 from .distill_options import Distill
 from .files.bundled import bundled
 from .files.model_files import write_json
 from .glue import run_tasks
+from .model.head import described, in_its_unit, scale_of, standardise
 from .model.loss import teacher_layers
 from .model.simulate import SpikingRun
 from .model.teacher import load_teacher
-from .results.inference import evaluate_student, nested, peak_memory_mb, run_student, table, with_teacher
+from .results.inference import (
+    confusion_table,
+    evaluate_student,
+    nested,
+    peak_memory_mb,
+    run_student,
+    table,
+    teacher_logits,
+    with_teacher,
+)
 from .results.report import write_report
 from .solvers.adjoint import adjoint_methods
 from .start import begin, command, require_startable
-from .training.initial import initial_student, with_student
+from .training.initial import FRESH, initial_student, with_student
 from .training.loop import Run
 from .training.teaching import cache_of, stages_of
 
@@ -37,7 +48,8 @@ def resolved(options, teacher):
     options = with_student(options)
     encoders = options.encoders or teacher.config.num_hidden_layers
     drive = options.drive or ("differential" if options.leak == 1 else "instant")
-    data_dir = None if headless(options, teacher) else options.data_dir or bundled("text")
+    no_directory = options.own or headless(options, teacher)
+    data_dir = None if no_directory else options.data_dir or bundled("text")
     spiking = options.student == "spiking"
     return replace(
         options, teacher=teacher.directory, data_dir=data_dir, encoders=encoders, drive=drive if spiking else None
@@ -70,16 +82,19 @@ def require_usable(options, teacher, task):
         )
 
 
-def read_data(options, teacher, task):
+def read_data(options, teacher, task, own=None):
     """({stage: Encoded, "dev" (and "dev_mismatched"): Encoded}, tokenizer), everything that a run reads.
 
-    "general" is a corpus.Corpus, and all there is of a headless run.
+    "general" is a corpus.Corpus, and all there is of a headless run. own: {split: Examples} of files of one's own.
     """
     tokenizer = load_tokenizer(teacher.directory, teacher.config.vocab_size)
     length = min(options.max_length, teacher.config.max_position_embeddings)
     if headless(options, teacher):
         return {"general": read_corpus(options.corpus, tokenizer, length)}, tokenizer
-    texts, devs = training_texts(task, options.data_dir), read_splits(task, options.data_dir, "dev")
+    if own is not None:
+        texts, devs = own["train"], {"dev": own["dev"]}
+    else:
+        texts, devs = training_texts(task, options.data_dir), read_splits(task, options.data_dir, "dev")
     if options.labels and texts.labels is None:
         raise InputError(f"--labels: the training texts of {task.name} have no labels")
     data = encode_splits(tokenizer, {"internal": texts} | devs, length)
@@ -93,29 +108,42 @@ def read_data(options, teacher, task):
 def prepare(options):
     """All that the run reads, checked: the arguments of run."""
     began = time.perf_counter()
-    task = find_task(options.task)
     teacher = load_teacher(options.teacher or bundled("teacher"), options.device)
     if headless(options, teacher) and (options.data_dir or options.task != "opinions"):
         raise InputError(f"--task, --data-dir: of no use, {teacher.directory} has no classifier; run finetune first")
+    if options.own and "classifier" not in teacher.tree:
+        raise InputError(f"--teacher {teacher.directory}: has no classifier; run finetune first, with the same files")
+    task, own = own_data(options, teacher, need_labels=False) if options.own else (find_task(options.task), None)
     options = resolved(options, teacher)
     require_usable(options, teacher, task)
-    data, tokenizer = read_data(options, teacher, task)
+    data, tokenizer = read_data(options, teacher, task, own)
+    if own is not None and data["dev"].labels is None:
+        task = agreement(task)
     masking = Masking.of(tokenizer, options.mask) if options.mask else None
+    if options.class_weights:
+        options = with_class_weights(options, task, data["internal"].labels)
     require_startable(options)
     return began, options, task, teacher, data, tokenizer, masking
 
 
 def run(began, options, task, teacher, data, tokenizer, masking):
+    scale = scale_of(teacher) if options.own else None
+    standardise(teacher, scale)
     student = initial_student(options, teacher, task, headless(options, teacher))
-    labels = {} if student.config.headless else {"id2label": task.id2label}
+    if options.init not in FRESH:
+        standardise(student, scale)
+    labels = {} if student.config.headless else described(task, scale)
     student.raw_config = labels | {"nanospike_version": __version__}
     begin(options)
     job = Run(options, student.parameters())
     if "general" in data:
         data["general"] = job.world.in_turn(lambda: data["general"].tokenised(cache_of(options)))
-    summary = job.train(stages_of(options, teacher, student, data, job.workers, masking))
+    training = in_units(data, scale)
+    summary = job.train(stages_of(options, teacher, student, training, job.workers, masking))
     if job.world.rank:
         return None
+    for model in (teacher, student):
+        in_its_unit(model, scale)
     student.save(options.output_dir)
     save_tokenizer(tokenizer, options.output_dir)
     if student.config.headless:
@@ -128,7 +156,7 @@ def run(began, options, task, teacher, data, tokenizer, masking):
     write_report(options.output_dir, results)
     if options.cache_dir is None:
         shutil.rmtree(cache_of(options), ignore_errors=True)
-    print(table(results))
+    print("\n".join(filter(None, (table(results), confusion_table(results, task)))))
     print(f"{results['total_seconds']:.0f} s, {results['peak_memory_mb']:.0f} MB; saved in {options.output_dir}")
     return results
 
@@ -137,9 +165,24 @@ def main(argv=None):
     run_tasks(parse(Distill, argv, prog="python -m nanospike.distill"), prepare, run, models=("teacher",))
 
 
+def in_units(data, scale):
+    """{name: Encoded or Corpus} whose labels are standardised by the Scale of a regression; None: as they are."""
+    if scale is None:
+        return data
+    labelled = [n for n, d in data.items() if n != "general" and d.labels is not None]
+    return data | {n: replace(data[n], labels=scale.standardised(data[n].labels)) for n in labelled}
+
+
 def evaluate(options, teacher, student, task, data, workers):
     print("evaluating at equilibrium and spike by spike ...", file=sys.stderr)
     found = {}
+    if data["dev"].labels is None:  # what the teacher says stands for them
+        said = answers(task, teacher_logits(teacher, data["dev"], workers=workers))
+        results = evaluate_student(
+            student, task, replace(data["dev"], labels=said), options.time_steps,
+            SpikingRun(drive=options.drive), workers=workers,
+        )  # fmt: skip
+        return {"teacher": None} | results
     for name in (n for n in data if n.startswith("dev")):
         results = evaluate_student(
             student, task, data[name], options.time_steps, SpikingRun(drive=options.drive), workers=workers

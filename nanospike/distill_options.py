@@ -7,6 +7,7 @@ from pathlib import Path
 from .config.errors import InputError
 from .config.models import CHOICES
 from .config.options import flag, option, require_at_least
+from .data.own import OwnFiles
 from .glue import TASK_HELP
 from .model.neuron import SPIKES
 from .model.simulate import DRIVES
@@ -24,7 +25,7 @@ STAGE_LEARNING_RATES = {"general": 1e-3, "internal": 1e-3, "prediction": 3e-4, "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distill(TrainingOptions):
+class Distill(OwnFiles, TrainingOptions):
     """Distil a BERT into a spiking student, evaluate it, and save it. Without options: the bundled teacher and text.
 
     Options that take one value per stage (epochs, learning rate) use a single value for all stages.
@@ -35,7 +36,7 @@ class Distill(TrainingOptions):
         "bundled teacher",
         None,
     )
-    task: str = option(TASK_HELP + "; opinions: the bundled text", "opinions")
+    task: str | None = option(TASK_HELP + "; without it and files of your own, opinions: the bundled text", None)
     data_dir: Path | None = option("directory of the task's data, or the GLUE directory above it", None)
     output_dir: Path = option(
         "directory to write to; must be empty or absent, unless --resume", Path("nanospike-student")
@@ -146,14 +147,13 @@ class Distill(TrainingOptions):
 
     def __post_init__(self):
         super().__post_init__()
+        self._resolve_task()
         require_at_least(self, probe_every=0, few_steps=1, settled_share=0)
         for name in ("mask", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"--{name}: found {getattr(self, name)}, expected a share, at least 0 and below 1")
         if self.settled_share > 1:
             raise InputError(f"--settled-share: found {self.settled_share}, expected a share between 0 and 1")
-        if self.data_dir is None and self.task != "opinions":
-            raise InputError(f"--data-dir: needed for --task {self.task}")
         if "general" in self.stages and not self.corpus:
             raise InputError("--corpus: needed for the stage general")
         if len(set(self.stages)) < len(self.stages):
@@ -170,6 +170,15 @@ class Distill(TrainingOptions):
         if self.drive == "differential" and self.leak not in (None, 1):
             raise InputError(f"--drive differential: for neurons without a leak, found --leak {self.leak}; use instant")
         self._require_effect()
+
+    def _resolve_task(self):
+        self.require_one_source(task_needed=False)
+        if self.own and self.train_file is None:
+            raise InputError("--dev-file: needs a --train-file, the texts to train on")
+        if not self.own and self.task is None:
+            object.__setattr__(self, "task", "opinions")
+        if self.data_dir is None and self.task not in (None, "opinions"):
+            raise InputError(f"--data-dir: needed for --task {self.task}")
 
     @property
     def recurrent(self):
@@ -202,6 +211,8 @@ class Distill(TrainingOptions):
             raise InputError(
                 "--labels, --keep-internal: for the stages prediction and few-steps, which --stages leaves out"
             )
+        if self.class_weights and not self.labels:
+            raise InputError("--class-weights: for the loss of the labels, which --labels 0 leaves out")
         for stage in self.stages:
             weights = loss_terms(self, stage)
             if not (weights.hidden or weights.attention or weights.logits or weights.labels):

@@ -8,6 +8,7 @@ from pathlib import Path
 from .arrays.workers import WORKERS_HELP, Workers
 from .config.errors import InputError
 from .config.options import flag, option, parse, plain, require_at_least
+from .data.own import OwnFiles, own_data
 from .data.tasks import SPLITS, find_task, read_splits, require_label_order, write_predictions
 from .data.text import encode, load_tokenizer, require_segments
 from .files.bundled import bundled
@@ -19,11 +20,13 @@ from .model.student import load_student
 from .model.teacher import load_teacher
 from .results.inference import (
     AT_A_TIME,
+    confusion_table,
     drive_for,
     evaluate_student,
     nested,
     require_head,
     run_student,
+    scored,
     table,
     with_teacher,
 )
@@ -31,13 +34,16 @@ from .start import announce, command
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate:
+class Evaluate(OwnFiles):
     """Score a spiking student on a task: at equilibrium, and spike by spike at several numbers of time steps."""
 
     model: Path | None = option("directory of a student; without one, the bundled student", None)
     teacher: Path | None = option("directory of its teacher, to be scored on the same data", None)
-    task: str = option(TASK_HELP + "; opinions: the bundled text", "opinions")
+    task: str | None = option(TASK_HELP + "; without it and files of your own, opinions: the bundled text", None)
     data_dir: Path | None = option("directory of the task's data, or the GLUE directory above it", None)
+    test_file: Path | None = option(
+        "of your own data: predictions.tsv gets an answer to each row; scored if it has labels", None
+    )
     split: str = option(
         "which file; test: write predictions.tsv, as GLUE wants it, from the longest spiking run", "dev", choices=SPLITS
     )
@@ -67,14 +73,15 @@ class Evaluate:
     )
 
     def __post_init__(self):
-        if self.data_dir is None and self.task != "opinions":
-            raise InputError(f"--data-dir: needed for --task {self.task}")
+        self._resolve_task()
         if not self.time_steps or min(self.time_steps) < 1:
             raise InputError(f"--time-steps: found {list(self.time_steps)}, expected whole numbers of at least 1")
         if is_test(self.split) and self.output_dir is None:
             raise InputError(f"--output-dir: needed for the predictions of --split {self.split}")
         if is_test(self.split) and self.teacher is not None:
             raise InputError(f"--teacher: cannot be scored on --split {self.split}, which has no labels")
+        if self.test_file is not None and self.teacher is not None:
+            raise InputError("--teacher: cannot be scored on a --test-file; give a --dev-file")
         require_at_least(self, batch_size=1, max_length=3, workers=0)
         if self.margin is not None:
             require_at_least(self, margin=0, margin_decay=0)
@@ -83,18 +90,27 @@ class Evaluate:
         if not 0 <= self.initial < 1:
             raise InputError(f"--initial: found {self.initial}, expected at least 0 and below 1")
 
+    def _resolve_task(self):
+        self.require_one_source(task_needed=False)
+        if self.own and self.split != "dev":
+            raise InputError(f"--split {self.split}: of a task; give --dev-file or --test-file alone")
+        if not self.own and self.task is None:
+            object.__setattr__(self, "task", "opinions")
+        if self.data_dir is None and self.task not in (None, "opinions"):
+            raise InputError(f"--data-dir: needed for --task {self.task}")
+
 
 def prepare(options):
     """All that the run reads, checked: the arguments of run. data, theirs: {split: Encoded}."""
-    task = find_task(options.task)
     student = load_student(options.model or bundled("student"), options.device)
+    require_head(student)
+    task, splits = read_own(options, student) if options.own else (find_task(options.task), None)
     options = replace(
         options,
         model=student.directory,
-        data_dir=options.data_dir or bundled("text"),
+        data_dir=None if options.own else options.data_dir or bundled("text"),
         **neuron_options(options, student),
     )
-    require_head(student)
     require_label_order(student.raw_config, task, f"--model {options.model}")
     if student.config.num_labels != task.num_labels:
         found = student.config.num_labels
@@ -108,56 +124,73 @@ def prepare(options):
         warnings.warn(
             f"--margin: {task.name} is a regression, without a decision: every text runs to the end", stacklevel=2
         )
-    splits = read_splits(task, options.data_dir, options.split, need_labels=not is_test(options.split))
+    if splits is None:
+        splits = read_splits(task, options.data_dir, options.split, need_labels=not is_test(options.split))
     data = {name: encoded(options, student, examples) for name, examples in splits.items()}
     theirs = {name: encoded(options, teacher, examples) if teacher else None for name, examples in splits.items()}
     if options.output_dir:
         require_empty(options.output_dir)
-    return options, task, student, teacher, data, theirs
+    index = {name: examples.index for name, examples in splits.items()}
+    return options, task, student, teacher, data, theirs, index
 
 
-def run(options, task, student, teacher, data, theirs):
+def read_own(options, student):
+    """(Task, {split: Examples}) of the files of one's own that are to be scored or labelled."""
+    scored = "dev" if options.dev_file or options.train_file else None
+    splits = [s for s in (scored, "test" if options.test_file else None) if s]
+    files = ("train", *splits) if options.train_file and not options.dev_file else splits
+    task, found = own_data(options, student, files)
+    unlabelled = "test" in found and found["test"].labels is None
+    if unlabelled and options.output_dir is None:
+        raise InputError(f"--output-dir: needed for the predictions of {options.test_file}, which has no labels")
+    return task, {name: found[name] for name in splits}
+
+
+def run(options, task, student, teacher, data, theirs, index):
     announce(options)
     if options.output_dir:
         options.output_dir.mkdir(parents=True, exist_ok=True)
-    if is_test(options.split):
-        results = predictions(options, task, student, data)
-    else:
-        results = scored(options, task, student, teacher, data, theirs)
+    found = {}
+    for name, part in data.items():
+        if is_test(name):
+            found[name] = tested(options, task, student, name, part, index[name])
+        else:
+            results = evaluate_student(
+                student, task, part, options.time_steps, spiking_run(options), options.batch_size, workers_of(options)
+            )
+            found[name] = with_teacher(results, task, teacher, theirs[name], workers=workers_of(options))
+    results = nested(found)
+    if files := {name: file for part in found.values() for name, file in part.get("predictions", {}).items()}:
+        results |= {"predictions": files}
     results |= {"options": plain(options)}
     if options.output_dir:
         write_json(options.output_dir / "eval_results.json", results)
-    print(table(results) if "metric" in results else f"{task.name}: predictions in {options.output_dir}")
+    if "metric" in results:
+        print("\n".join(filter(None, (table(results), confusion_table(results, task)))))
+    if "predictions" in results:
+        print(f"{task.name}: predictions in {options.output_dir}")
     print(f"{results['seconds']:.0f} s, {results['peak_memory_mb']:.0f} MB")
     return results
 
 
-def scored(options, task, student, teacher, data, theirs):
-    found = {}
-    for name, part in data.items():
-        results = evaluate_student(
-            student, task, part, options.time_steps, spiking_run(options), options.batch_size, workers_of(options)
-        )
-        found[name] = with_teacher(results, task, teacher, theirs[name], workers=workers_of(options))
-    return nested(found)
+def tested(options, task, student, name, data, index):
+    """Results of a test file, scored if it has labels; writes predictions.tsv (predictions_mismatched.tsv).
 
-
-def predictions(options, task, student, data):
-    """Write predictions.tsv (predictions_mismatched.tsv) of the test files; results without scores.
-
-    They are those of the spiking run at the largest number of time steps; an ann student's are those it has.
+    The predictions are those of the spiking run at the largest number of time steps; an ann student's those it has.
     """
-    found, spiking = {}, student.config.activation != "ann"
-    steps = [max(options.time_steps)] if options.margin is None else options.time_steps  # where examples may stop
-    for name, part in data.items():
-        logits, facts = run_student(student, part, steps, spiking_run(options), options.batch_size, workers_of(options))
+    spiking = student.config.activation != "ann"
+    every = options.margin is not None or data.labels is not None  # where examples may stop, or are scored
+    steps = options.time_steps if every else [max(options.time_steps)]
+    logits, facts = run_student(student, data, steps, spiking_run(options), options.batch_size, workers_of(options))
+    results = {"task": task.name, "split": name, "examples": len(data)}
+    if data.labels is not None:
+        results |= scored(task, logits, data.labels)
+    if options.output_dir:
         file = f"predictions{name.removeprefix('test')}.tsv"
-        write_predictions(
-            options.output_dir / file, task, logits[max(options.time_steps) if spiking else "equilibrium"]
-        )
-        found[name] = {"task": task.name, "split": name, "examples": len(part), "predictions": {name: file}} | facts
-    files = {name: file for part in found.values() for name, file in part["predictions"].items()}
-    return nested(found) | {"predictions": files}
+        chosen = logits[max(options.time_steps) if spiking else "equilibrium"]
+        write_predictions(options.output_dir / file, task, chosen, index)
+        results |= {"predictions": {name: file}}
+    return results | facts
 
 
 def spiking_run(options):

@@ -2,37 +2,52 @@
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .arrays import ops
-from .arrays.backend import library, random_generator
+from .arrays.backend import library, random_generator, to_device
 from .arrays.tree import leaves, summed
 from .config.options import option, parse
-from .data.tasks import find_task, read_splits
+from .data.own import OwnFiles, own_data, with_class_weights
+from .data.tasks import find_task, read_splits, score
 from .data.text import encode_splits, load_tokenizer, require_segments, save_tokenizer
 from .files.model_files import write_json
 from .glue import TASK_HELP, run_tasks
 from .model.bert import Flow
+from .model.head import TARGET, Scale, described, in_its_unit, scale_of, standardise
 from .model.loss import label_loss
 from .model.teacher import load_teacher, with_classifier
-from .results.inference import nested, with_teacher
+from .results.inference import confusion_table, nested, teacher_logits, with_teacher
 from .start import begin, command, require_startable
 from .training.loop import Run, Stage
 from .training.options import TrainingOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finetune(TrainingOptions):
+class Finetune(OwnFiles, TrainingOptions):
     """Fine-tune a BERT on a task's labels; what it writes can be the teacher of nanospike.distill."""
 
     model: Path = option("directory of a Hugging Face BERT: config.json, model.safetensors, a tokenizer")
-    task: str = option(TASK_HELP)
-    data_dir: Path = option("directory with train.tsv and dev.tsv, or the GLUE directory above it")
+    task: str | None = option(TASK_HELP, None)
+    data_dir: Path | None = option("directory with train.tsv and dev.tsv, or the GLUE directory above it", None)
+    keep: str = option(
+        "which weights are left at the end: the last ones, or the best, of the checkpoint with the highest dev score; "
+        "then there is one after every epoch",
+        "last",
+        choices=("last", "best"),
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_one_source()
 
 
-def gradients(teacher, workers):
-    """Stage.gradients of the cross-entropy of the labels, with the dropout of the teacher's configuration."""
+def gradients(teacher, workers, class_weights=None):
+    """Stage.gradients of the cross-entropy of the labels, with the dropout of the teacher's configuration.
+
+    class_weights: (C,) factors on what an example of each class counts.
+    """
     xp, config = library(teacher.device), teacher.config
 
     def part(batch, seed, totals):
@@ -42,7 +57,7 @@ def gradients(teacher, workers):
             drop_attention=dropping(config.attention_probs_dropout_prob, generator),
         )
         out, vjp = teacher.forward((batch.input_ids, batch.attention_mask, batch.token_type_ids), flow)
-        value, loss_vjp = label_loss(out.logits, batch.labels, totals)
+        value, loss_vjp = label_loss(out.logits, batch.labels, totals, class_weights)
         grads = {}
         vjp(None, None, loss_vjp(1.0), grads)
         return value, dict(leaves(grads))
@@ -63,13 +78,17 @@ def dropping(probability, generator):
 
 def prepare(options):
     """All that the run reads, checked: the arguments of run."""
-    task = find_task(options.task)
     teacher = load_teacher(options.model, options.device)
     tokenizer = load_tokenizer(options.model, teacher.config.vocab_size)
-    splits = {s: e for name in ("train", "dev") for s, e in read_splits(task, options.data_dir, name).items()}
+    if options.own:
+        task, splits = own_data(options)
+    else:
+        task = find_task(options.task)
+        splits = {s: e for name in ("train", "dev") for s, e in read_splits(task, options.data_dir, name).items()}
     length = min(options.max_length, teacher.config.max_position_embeddings)
     data = encode_splits(tokenizer, splits, length)
     require_segments(data["train"], teacher.config, options.model)
+    options = with_class_weights(options, task, data["train"].labels)
     require_startable(options)
     return options, task, teacher, tokenizer, data
 
@@ -77,22 +96,43 @@ def prepare(options):
 def run(options, task, teacher, tokenizer, data):
     begin(options)
     teacher = with_classifier(teacher, task.num_labels, options.seed)
-    teacher.raw_config |= {"id2label": task.id2label}
+    scale = Scale.of(data["train"].labels) if options.regression else None
+    if scale_of(teacher):  # its last layer answers in the unit of other labels; a fresh one in none
+        standardise(teacher, scale)
+    kept = {key: value for key, value in teacher.raw_config.items() if key != TARGET}
+    teacher.raw_config = kept | described(task, scale)
     started = time.perf_counter()
     job = Run(options, teacher.parameters())
-    stage = Stage("finetune", data["train"], gradients(teacher, job.workers), options.epochs, options.learning_rate)
-    job.train([stage])
+    job.train([stage_of(options, task, teacher, data, job.workers, scale)])
     if job.world.rank:
         return None
+    if options.keep == "best":
+        job.take_best()
+    in_its_unit(teacher, scale)
     teacher.save(options.output_dir)
     save_tokenizer(tokenizer, options.output_dir)
     results = evaluate(teacher, task, data, job.workers) | {"seconds": time.perf_counter() - started}
     write_json(options.output_dir / "eval_results.json", results)
+    if table := confusion_table(results, task):
+        print(table)
     print(
         f"{task.name} dev {task.metric} {results['teacher']:.4f} after {results['seconds']:.0f} s; "
         f"saved in {options.output_dir}"
     )
     return results
+
+
+def stage_of(options, task, teacher, data, workers, scale):
+    train, dev = data["train"], data["dev"]
+    if scale is not None:
+        train = replace(train, labels=scale.standardised(train.labels))
+    weights = to_device(options.class_factors, teacher.device) if options.class_weights else None
+    stage = Stage("finetune", train, gradients(teacher, workers, weights), options.epochs, options.learning_rate)
+    if options.keep == "best":
+        # a correlation, which stands for a regression, is the same in any unit
+        best = lambda: score(task, teacher_logits(teacher, dev, workers=workers), dev.labels)  # noqa: E731
+        stage = replace(stage, score=best)
+    return stage
 
 
 def evaluate(teacher, task, data, workers):

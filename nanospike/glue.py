@@ -26,7 +26,7 @@ def run_tasks(options, prepare, run, models=()):
     is run, so that what is missing stops the command at once. run(*prepared) returns the task's results. models:
     options that then name a directory with one model per task, of which the first is required.
     """
-    if options.task != "all" and "," not in options.task:
+    if options.task is None or (options.task != "all" and "," not in options.task):  # None: data of one's own
         run(*prepare(options))
         return
     for name in models[:1]:
@@ -54,7 +54,8 @@ def task_names(options):
     if options.task != "all":
         names = dict.fromkeys(name.strip() for name in options.task.split(",") if name.strip())
         return [find_task(name).name for name in names or [options.task]]
-    tasks = [t for t in TASKS.values() if t.name != "opinions"]
+    tested = getattr(options, "split", "").startswith("test")
+    tasks = [t for t in TASKS.values() if t.name != "opinions" and (tested or not t.model)]
     if found := [t.name for t in tasks if (Path(options.data_dir) / t.folder).is_dir()]:
         return found
     raise InputError(f"--data-dir {options.data_dir}: found none of the folders {', '.join(t.folder for t in tasks)}")
@@ -62,7 +63,8 @@ def task_names(options):
 
 def _of_task(options, name, models):
     """The options of the run of one task. On --resume, one that has not begun begins."""
-    own = {"task": name} | {m: getattr(options, m) / name for m in models if getattr(options, m) is not None}
+    models = [m for m in models if getattr(options, m) is not None]
+    own = {"task": name} | {m: getattr(options, m) / (find_task(name).model or name) for m in models}
     if options.output_dir is not None:
         own["output_dir"] = options.output_dir / name
         if getattr(options, "resume", False):

@@ -18,9 +18,21 @@ def f1(predicted, labels):
     return 2 * hits / total if total else 0.0
 
 
+def macro_f1(predicted, labels):
+    """The mean of F1 over the classes that are predicted or there."""
+    classes = np.unique(np.concatenate((predicted, labels)))
+    return float(np.mean([f1(predicted == c, labels == c) for c in classes]))
+
+
 def matthews(predicted, labels):
-    """Matthews correlation of two classes: Pearson's of their 0 and 1; 0 where a class is missing."""
-    return pearson(predicted == 1, labels == 1)
+    """Matthews correlation, of more than two classes as Gorodkin (2004) has it; 0 where a side has one class only."""
+    classes = np.unique(np.concatenate((predicted, labels)))
+    if len(classes) <= 2:
+        return pearson(predicted == classes[-1], labels == classes[-1])
+    p, t = (np.array([np.sum(side == c) for c in classes], float) for side in (predicted, labels))
+    n, hits = len(labels), float(np.sum(predicted == labels))
+    spread = (n**2 - p @ p) * (n**2 - t @ t)
+    return float((hits * n - p @ t) / np.sqrt(spread)) if spread else 0.0
 
 
 def pearson(predicted, labels):
@@ -44,4 +56,10 @@ def pearson_spearman(predicted, labels):
     return (pearson(predicted, labels) + spearman(predicted, labels)) / 2
 
 
-METRICS = {m.__name__: m for m in (accuracy, f1, matthews, pearson, spearman, pearson_spearman)}
+def rmse(predicted, labels):
+    """The root of the mean squared error, in the unit of the labels: not a fraction, and less is better."""
+    return float(np.sqrt(np.mean((np.asarray(predicted, np.float64) - labels) ** 2)))
+
+
+METRICS = {m.__name__: m for m in (accuracy, f1, macro_f1, matthews, pearson, spearman, pearson_spearman, rmse)}
+METRICS |= {"agreement_with_teacher": accuracy, "pearson_with_teacher": pearson}

@@ -80,8 +80,11 @@ def logits_loss(logits, target, temperature=1.0, totals=None):
     return -(wanted * log_given).sum() / examples, lambda cotangent: slope * (cotangent * scale)
 
 
-def label_loss(logits, labels, totals=None):
-    """Mean cross-entropy of logits (B, C) and int labels (B,); with C = 1 mean squared error. vjp -> dlogits"""
+def label_loss(logits, labels, totals=None, class_weights=None):
+    """Mean cross-entropy of logits (B, C) and int labels (B,); with C = 1 mean squared error. vjp -> dlogits
+
+    class_weights: (C,) factors on the examples of each class; the mean still divides by their number.
+    """
     if logits.shape[1] == 1:
         return squared_error(logits, labels.astype(logits.dtype), totals)
     examples = totals.examples if totals else logits.shape[0]
@@ -89,6 +92,9 @@ def label_loss(logits, labels, totals=None):
     one_hot = (labels[:, None] == xp.arange(logits.shape[1])).astype(logits.dtype)
     log_given = _log_softmax(logits)
     slope = (xp.exp(log_given) - one_hot) / examples
+    if class_weights is not None:
+        weights = class_weights.astype(logits.dtype)[labels][:, None]
+        slope, one_hot = slope * weights, one_hot * weights
     return -(one_hot * log_given).sum() / examples, lambda cotangent: slope * cotangent
 
 
@@ -136,7 +142,7 @@ def _depth(teacher_out, otherwise):
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """The weights of the terms of the distillation loss. layer_map: see teacher_layers."""
+    """The weights of the distillation loss's terms. layer_map: see teacher_layers; classes: (C,), see label_loss."""
 
     hidden: float = 1.0
     attention: float = 1.0
@@ -144,6 +150,7 @@ class LossWeights:
     labels: float = 1.0
     temperature: float = 1.0
     layer_map: Any = None
+    classes: Any = None
 
 
 @dataclass(frozen=True)
@@ -188,7 +195,7 @@ def distillation(states, targets, attention_mask, distill_map, weights):
         value, vjp = logits_loss(student_logits, teacher_out.logits, weights.temperature, totals)
         terms["logits"], logit_vjps = weights.logits * value, [(vjp, weights.logits)]
     if targets.labels is not None and weights.labels:
-        value, vjp = label_loss(student_logits, targets.labels, totals)
+        value, vjp = label_loss(student_logits, targets.labels, totals, weights.classes)
         terms["labels"] = weights.labels * value
         logit_vjps.append((vjp, weights.labels))
 

@@ -9,14 +9,15 @@ import numpy as np
 from ..arrays.backend import to_host
 from ..arrays.workers import ALONE
 from ..config.errors import InputError
-from ..data.tasks import score, scores
+from ..data.tasks import confusion, score, scores
 from ..data.text import collate, encode, in_length_order, label_names, load_tokenizer
 from ..model.simulate import SpikingRun, gap
 from ..model.student import load_student, mean_rate
 
 PREDICT_STEPS = 32
 AT_A_TIME = 16  # examples: what a step of them needs stays in the processor's last-level cache
-VARIANTS = ("mismatched",)  # keys under which results hold those of another file of the same task
+VARIANTS = ("mismatched", "test")  # keys under which results hold those of another file of the same task
+IN_UNITS = ("rmse",)  # metrics that are no fractions
 
 
 def predict(directory, texts, time_steps=PREDICT_STEPS, device="cpu", batch_size=AT_A_TIME, workers=ALONE):
@@ -93,21 +94,30 @@ def evaluate_student(student, task, data, time_steps, how=SpikingRun(), batch_si
     mean_rate, spiking_mean_rate, seconds, peak_memory_mb}, with a margin also mean_time_steps; scores are fractions.
     """
     logits, facts = run_student(student, data, time_steps, how, batch_size, workers)
-    settled = logits.pop("equilibrium")
+    about = {"task": task.name, "metric": task.metric, "examples": len(data)}
+    neurons = {name: facts.pop(name) for name in ("drive", "spikes")}
+    return about | neurons | scored(task, logits, data.labels) | facts
+
+
+def scored(task, logits, labels):
+    """{metric, equilibrium, spiking, metrics} and, of a set of one's own, confusion: of the logits of run_student."""
+    settled, spiking = logits["equilibrium"], {t: v for t, v in logits.items() if t != "equilibrium"}
     return {
-        "task": task.name,
         "metric": task.metric,
-        "examples": len(data),
-        "drive": facts.pop("drive"),
-        "spikes": facts.pop("spikes"),
-        "equilibrium": score(task, settled, data.labels),
-        "spiking": {str(t): score(task, v, data.labels) for t, v in logits.items()},
+        "equilibrium": score(task, settled, labels),
+        "spiking": {str(t): score(task, v, labels) for t, v in spiking.items()},
         "metrics": {
-            "equilibrium": scores(task, settled, data.labels),
-            "spiking": {str(t): scores(task, v, data.labels) for t, v in logits.items()},
+            "equilibrium": scores(task, settled, labels),
+            "spiking": {str(t): scores(task, v, labels) for t, v in spiking.items()},
         },
-        **facts,
+        **_confusions(task, {"equilibrium": settled} | {f"T = {t}": v for t, v in spiking.items()}, labels),
     }
+
+
+def _confusions(task, logits, labels):
+    """{confusion: {what gave the logits: table}} of {what: logits}, {} where none is to be made."""
+    tables = {name: confusion(task, v, labels) for name, v in logits.items()}
+    return {"confusion": tables} if any(tables.values()) else {}
 
 
 def run_student(student, data, time_steps, how=SpikingRun(), batch_size=AT_A_TIME, workers=ALONE):  # noqa: B008
@@ -168,13 +178,34 @@ def with_teacher(results, task, teacher, data, batch_size=AT_A_TIME, workers=ALO
         return {"teacher": None} | results
     logits = teacher_logits(teacher, data, batch_size, workers)
     metrics = {"teacher": scores(task, logits, data.labels)} | results.get("metrics", {})
-    return {"teacher": score(task, logits, data.labels)} | results | {"metrics": metrics}
+    found = {"teacher": score(task, logits, data.labels)} | results | {"metrics": metrics}
+    if tables := _confusions(task, {"teacher": logits}, data.labels):
+        found["confusion"] = tables["confusion"] | results.get("confusion", {})
+    return found
+
+
+def confusion_table(results, task):
+    """The confusion of the last measurement as text: a row for each class, a column for each answer; "" without one."""
+    tables, names = results.get("confusion"), list(task.labels)
+    if not tables:
+        return ""
+    of, counts = list(tables.items())[-1]
+    width = max(len(str(n)) for row in counts for n in row) + 2
+    short = [n[:24] for n in names]
+    first = max(map(len, short)) + 2
+    heads = [f"({i})" for i in range(len(names))]
+    width = max(width, len(heads[-1]) + 2)
+    lines = [f"  confusion, {of}: {'label':>{max(0, first - 5)}}   taken for" + "".join(f"{h:>{width}}" for h in heads)]
+    start = len(lines[0]) - width * len(names)
+    for head, name, row in zip(heads, short, counts, strict=True):
+        lines.append(f"{name + ' ' + head:>{start}}" + "".join(f"{n:>{width}}" for n in row))
+    return "\n".join(lines)
 
 
 def nested(by_split):
     """The results of a task: those of its first split, and of each variant under its name, such as mismatched."""
     first, *others = by_split
-    return by_split[first] | {name.partition("_")[2]: by_split[name] for name in others}
+    return by_split[first] | {name.partition("_")[2] or name: by_split[name] for name in others}
 
 
 def peak_memory_mb():
@@ -206,7 +237,7 @@ def table(results):
         lines.append(f"  {'mean time steps':<28}{results['mean_time_steps']:8.2f}, each until its decision is clear")
     if results["mean_rate"] is not None:
         lines.append(f"  {'mean firing rate':<28}{results['mean_rate']:8.4f} spikes per neuron and time step")
-    variants = [v | {"task": f"{results['task']} {k}"} for k, v in results.items() if k in VARIANTS]
+    variants = [v | {"task": f"{results['task']} {k}"} for k, v in results.items() if k in VARIANTS and "metric" in v]
     return "\n".join([*lines, *map(table, variants)])
 
 
@@ -215,5 +246,6 @@ def _percent(results, *path, between=""):
     value, metrics = results, results["metrics"]
     for key in path:
         value, metrics = value[key], metrics[key]
-    several = ", ".join(f"{name} {100 * v:.2f}" for name, v in metrics.items()) if len(metrics) > 1 else ""
+    shown = {n: f"{v:.4g}" if n in IN_UNITS else f"{100 * v:.2f}" for n, v in metrics.items()}
+    several = ", ".join(f"{name} {v}" for name, v in shown.items()) if len(metrics) > 1 else ""
     return f"{100 * value:6.2f} %{between}" + (f"   {several}" if several else "")

@@ -37,7 +37,9 @@ def with_student(options):
     if options.init in FRESH:
         values = NEURONS | {"student": "spiking", "thresholds": "fixed"}
         return replace(options, **{n: v for n, v in values.items() if getattr(options, n) is None})
-    places = [p for p in (Path(options.init), Path(options.init) / options.task) if (p / "config.json").exists()]
+    places = [
+        p for p in (Path(options.init), Path(options.init) / (options.task or "")) if (p / "config.json").exists()
+    ]
     if not places:
         raise InputError(f"--init: found {options.init}, expected {', '.join(FRESH)} or a student's directory")
     path = places[0] / "config.json"

@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..arrays.workers import Workers, shares
@@ -29,8 +29,10 @@ from .resume import (
     LOG,
     has_checkpoint,
     note_divergence,
+    read_best,
     read_checkpoint,
     restore,
+    restore_weights,
     write_checkpoint,
 )
 
@@ -59,10 +61,16 @@ class Stage:
     learning_rate: float
     prepare: Callable = lambda: None
     project: Callable = lambda parameters: None  # after every update: puts those parameters back that have left a set
+    score: Callable | None = None  # () -> how good the weights are, for every checkpoint; then each epoch ends with one
 
     def steps(self, options):
         wanted = math.ceil(self.epochs * self._per_epoch(options))
         return min(wanted, options.max_steps) if options.max_steps else wanted
+
+    def saves_after(self, step, options):
+        """Whether a checkpoint is due after the update of this number, counted from 1."""
+        due = options.save_every and step % options.save_every == 0
+        return bool(due or (self.score and step % self._per_epoch(options) == 0))
 
     def _per_epoch(self, options):
         return math.ceil(len(self.data) / options.batch_size)
@@ -135,7 +143,7 @@ class Run:
         """
         doubt = ""
         if not self.world.once(has_checkpoint, self.options.output_dir):
-            self._save(stage.name, step, optimizer, summary)
+            self._save(replace(stage, score=None), step, optimizer, summary)
             doubt = "; if it fails there again, start anew: there was no earlier checkpoint"
         name, saved = self.world.once(note_divergence, self.options, what)
         where = f"step {saved}" if name == stage.name else f"{name} step {saved}"
@@ -185,15 +193,15 @@ class Run:
                 self._log(line)
                 bar.show(step + 1, line)
                 window_time, window_examples, window_steps = time.perf_counter(), 0, 0
-            if options.save_every and (step + 1) % options.save_every == 0 and step + 1 < total:
-                self._save(stage.name, step + 1, optimizer, summary)
+            if stage.saves_after(step + 1, options) and step + 1 < total:
+                self._save(stage, step + 1, optimizer, summary)
             del terms, grads, notes  # else this step's activations live through the next one
             if self.interrupted and step + 1 < total:
-                self._save(stage.name, step + 1, optimizer, summary)
+                self._save(stage, step + 1, optimizer, summary)
                 self._stop(stage, step + 1)
         bar.close()
         result = {"steps": total, "loss": last_loss, "seconds": round(time.perf_counter() - began, 1)}
-        self._save(stage.name, total, optimizer, summary | {stage.name: result})
+        self._save(stage, total, optimizer, summary | {stage.name: result})
         return result
 
     def _gradients(self, stage, index, step):
@@ -219,8 +227,18 @@ class Run:
     def _save(self, stage, step, optimizer, summary):
         """A checkpoint, by rank 0, of what is the same on all ranks; from here on they all know of a Ctrl-C."""
         self.world.require_same(self.parameters)
-        self.world.once(write_checkpoint, self.options, self.parameters, optimizer, stage, step, summary)
+        self.world.once(self._write, stage, step, optimizer, summary)
         self.interrupted = self.world.any(self.signalled)
+
+    def _write(self, stage, step, optimizer, summary):
+        score = None if stage.score is None else stage.score()
+        write_checkpoint(self.options, self.parameters, optimizer, stage.name, step, summary, score)
+
+    def take_best(self):
+        """The weights of the checkpoint with the best score become the parameters."""
+        state, weights = read_best(self.options.output_dir)
+        restore_weights(self.parameters, weights)
+        print(f"kept {state['stage']} step {state['step']}, score {state['score']:.4f}", file=sys.stderr)
 
     def _restore(self):
         """(position, summary, optimizer) of the last checkpoint, whose weights become the parameters."""

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ..arrays.workers import WORKERS_HELP
 from ..config.errors import InputError
 from ..config.options import option, require_at_least
@@ -20,6 +22,11 @@ class TrainingOptions:
     warmup: float = option("warm-up: share of a stage's updates", 0.1)
     clip_norm: float = option("largest norm of the gradient; 0: no clipping", 1.0)
     epochs: float = option("passes over the data, per stage", 3.0)
+    class_weights: str | None = option(
+        "what an example of each class counts in the loss of the labels: balanced, or a number for each class in their "
+        "order; their mean over the training data becomes 1; without it, 1 for each",
+        None,
+    )
     max_steps: int = option("most updates per stage; 0: as many as the epochs need", 0)
     max_length: int = option("word pieces per text; longer ones are cut", 128)
     log_every: int = option("updates per line of train_log.jsonl", 20)
@@ -28,6 +35,11 @@ class TrainingOptions:
     seed: int = option("seed of initial weights, order of the data, dropout and masks", 0)
     device: str = option("where to compute", "cpu", choices=("cpu", "cuda"))
     workers: int = option(WORKERS_HELP, 0)
+
+    @property
+    def class_factors(self):
+        """(C,) float32 of --class-weights, once they are numbers."""
+        return np.array([float(w) for w in self.class_weights.split(",")], np.float32)
 
     def __post_init__(self):
         require_at_least(self, workers=0, batch_size=1, max_steps=0, max_length=3, log_every=1, save_every=0, seed=0)

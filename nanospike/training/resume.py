@@ -24,8 +24,10 @@ MAY_CHANGE = {"output_dir", "resume", "device", "workers", "log_every", "save_ev
 REMEDIES = {"learning_rate", "warmup", "clip_norm"}  # may change too, after a divergence
 
 
-def write_checkpoint(options, parameters, optimizer, stage, step, summary):
-    """A new checkpoint of parameters {name: array} and an AdamW; the older ones but the last are removed."""
+def write_checkpoint(options, parameters, optimizer, stage, step, summary, score=None):
+    """A new checkpoint of parameters {name: array} and an AdamW; the older ones but the last, and the best if they have
+    scores, are removed.
+    """
     root = Path(options.output_dir) / "checkpoints"
     root.mkdir(parents=True, exist_ok=True)
     target = root / f"{stage}-{step:07d}"
@@ -35,11 +37,26 @@ def write_checkpoint(options, parameters, optimizer, stage, step, summary):
         write_tensors(temporary / "model.safetensors", parameters)
         write_tensors(temporary / "optimizer.safetensors", _named_moments(optimizer))
         state = {"stage": stage, "step": step, "updates": optimizer.step, "log_norm": optimizer.log_norm}
-        more = {"summary": summary, "options": plain(options), "saved": time.time()}
+        more = {"summary": summary, "options": plain(options), "saved": time.time(), "score": score}
         write_json(temporary / "state.json", state | more)
         shutil.rmtree(target, ignore_errors=True)
+    best = _best(options.output_dir)
     for old in _checkpoints(options.output_dir)[:-KEEP]:
-        shutil.rmtree(old)
+        if best is None or old != best[0]:
+            shutil.rmtree(old)
+
+
+def _best(directory):
+    """(checkpoint, state) of the first one with the best score, None if none has a score."""
+    found = [(path, read_json(path / "state.json")) for path in _checkpoints(directory)]
+    scored = [(path, state) for path, state in found if state.get("score") is not None]
+    return max(scored, key=lambda entry: entry[1]["score"], default=None)
+
+
+def read_best(directory):
+    """(state, weights) of the checkpoint with the best score."""
+    path, state = _best(directory)
+    return state, read_tensors(path / "model.safetensors")
 
 
 def last_checkpoint(options):
@@ -85,9 +102,14 @@ def read_checkpoint(options):
 
 def restore(parameters, optimizer, state, weights, moments):
     """Put what read_checkpoint returned into the parameters {name: live array} and their fresh optimizer."""
-    _copy_into(parameters, weights)
+    restore_weights(parameters, weights)
     _copy_into(_named_moments(optimizer), moments)
     optimizer.step, optimizer.log_norm = state["updates"], state.get("log_norm")
+
+
+def restore_weights(parameters, weights):
+    """Put {name: array} of the host into {name: live array}."""
+    _copy_into(parameters, weights)
 
 
 def _checkpoints(directory):

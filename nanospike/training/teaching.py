@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..arrays.backend import library, random_generator
+from ..arrays.backend import library, random_generator, to_device
 from ..arrays.tree import leaves, summed
 from ..model.equilibrium import FrozenDropout, Loop
 from ..model.loss import LossWeights, Targets
@@ -77,6 +77,8 @@ def gradients(teacher_outputs, student, options, stage, workers, monitor=None, m
     """
     xp = library(student.device)
     weights, simulation = loss_terms(options, stage), None
+    if weights.labels and options.class_weights:
+        weights = replace(weights, classes=to_device(options.class_factors, student.device))
     if options.forward == "spikes" or stage == "few-steps":
         steps = options.few_steps if stage == "few-steps" else max(options.time_steps)
         simulation = SpikingRun(time_steps=steps, drive=options.drive)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from nanospike.data.metrics import METRICS, accuracy, f1, matthews, pearson, pearson_spearman, spearman
+from nanospike.data.metrics import METRICS, accuracy, f1, macro_f1, matthews, pearson, pearson_spearman, rmse, spearman
 
 
 def test_metrics_worked_out_by_hand():
@@ -38,7 +38,7 @@ def test_every_metric_is_a_float_and_right_where_all_is_right():
     labels = np.array([0, 1, 1, 0, 1])
     for name, metric in METRICS.items():
         found = metric(labels.copy(), labels)
-        assert type(found) is float and found == pytest.approx(1, abs=1e-12), name
+        assert type(found) is float and found == pytest.approx(0 if name == "rmse" else 1, abs=1e-12), name
 
 
 def test_float32_predictions_are_correlated_in_double_precision():
@@ -72,3 +72,26 @@ def test_correlations_equal_scipy_also_with_ties(pairs):
         expected = sum(each) / 2
         assert pearson_spearman(x, y) == pytest.approx(expected, abs=1e-9)
         assert pearson_spearman(3 * x - 7, y) == pytest.approx(expected, abs=1e-9)
+
+
+several = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=30)
+
+
+@given(several)
+def test_metrics_of_several_classes_from_indicators(pairs):
+    """Matthews is the covariance of the two indicator matrices over the root of their variances (Gorodkin 2004)."""
+    predicted, labels = np.array(pairs).T
+    x, y = (np.eye(4)[side] - np.eye(4)[side].mean(axis=0) for side in (predicted, labels))
+    under = np.sqrt((x * x).sum() * (y * y).sum())
+    expected = (x * y).sum() / under if under > 1e-9 else 0.0
+    assert matthews(predicted, labels) == pytest.approx(expected, abs=1e-9)
+    scores = []
+    for c in set(predicted.tolist()) | set(labels.tolist()):
+        hits = pairs.count((c, c))
+        precision, recall = hits / max(1, (predicted == c).sum()), hits / max(1, (labels == c).sum())
+        scores.append(2 * precision * recall / (precision + recall) if hits else 0.0)
+    assert macro_f1(predicted, labels) == pytest.approx(np.mean(scores))
+
+
+def test_the_error_is_in_the_unit_of_the_labels():
+    assert rmse(np.array([1000.0, 1004]), np.array([1003.0, 1000])) == pytest.approx(np.sqrt((9 + 16) / 2))

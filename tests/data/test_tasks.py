@@ -92,11 +92,15 @@ def write(path, header, rows, end="\n"):
 # ---- reading ------------------------------------------------------------------------------------------------
 
 
+LABELLED = {name: None for name, task in TASKS.items() if not task.model}.keys()  # those with training files
+
+
 def test_every_task_has_a_layout_here():
-    assert LAYOUTS.keys() == TASKS.keys()
+    assert LAYOUTS.keys() == LABELLED
+    assert [t.model for t in TASKS.values() if t.name not in LABELLED] == ["mnli"]
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", LABELLED)
 @pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["lf", "crlf"])
 def test_official_layout(name, end, tmp_path):
     file, header, rows, texts, labels = LAYOUTS[name]
@@ -106,7 +110,7 @@ def test_official_layout(name, end, tmp_path):
     assert examples.labels.dtype == (np.float64 if name == "sts-b" else np.int64)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", LABELLED)
 def test_the_glue_directory_above_is_found_too(name, tmp_path):
     task = find_task(name)
     _, header, rows, texts, labels = LAYOUTS[name]
@@ -153,10 +157,63 @@ def test_a_very_long_text_is_read(tmp_path):
     assert read_split(find_task("sst-2"), tmp_path, "dev").texts == ["word " * 40000]
 
 
-def test_extra_columns_and_blank_lines_are_nothing(tmp_path):
-    write(tmp_path / "dev.tsv", "sentence\tlabel", ["a\t1\tnote", "", "b\t0", "  "])
+def test_other_columns_and_blank_lines_of_a_labelled_file_are_nothing(tmp_path):
+    write(tmp_path / "dev.tsv", "sentence\tlabel\tnote", ["a\t1\tnote", "", "b\t0\t", "  "])
     examples = read_split(find_task("sst-2"), tmp_path, "dev")
     assert examples.texts == ["a", "b"] and examples.labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("row", ["a film\tthat tires\t0", "a film\t0\t"])
+def test_a_tab_more_than_the_header_has_is_refused(row, tmp_path):
+    """It may stand in a text, whose label then would be what follows it."""
+    for split in ("train", "dev"):
+        write(tmp_path / f"{split}.tsv", "sentence\tlabel", ["fine\t1", row])
+        with pytest.raises(InputError, match=f"{split}.tsv, line 3: found 3 columns, expected 2"):
+            read_split(find_task("sst-2"), tmp_path, split)
+
+
+def test_a_carriage_return_within_a_text_ends_no_row(tmp_path):
+    body = "index\tsentence\r\n0\twarm\rtea\r\n1\tcold\x0b\x0c\x85\u2028tea\r\n"
+    (tmp_path / "test.tsv").write_bytes(body.encode())
+    examples = read_split(find_task("sst-2"), tmp_path, "test", need_labels=False)
+    assert examples.texts == ["warm\rtea", "cold\x0b\x0c\x85\u2028tea"] and examples.index == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    "rows, said",
+    [
+        (["0\ta", "", "1\tb"], "line 3: found nothing in it, expected a row: each one gets an answer"),
+        (["0\ta", " \t", "1\tb"], "line 3: found nothing in it"),
+        (["0\ta", "1"], "line 3: found 1 columns, expected 2"),
+        (["0\ta", "1\tb\tc"], "line 3: found 3 columns, expected 2"),
+        (["0\ta", "0\tb"], "line 3: index 0: found again, as in line 2"),
+        (["0\ta", " \tb"], "line 3: index: found ' ', expected one for each row"),
+    ],
+)
+def test_a_row_of_a_test_file_that_gets_no_answer_is_refused(rows, said, tmp_path):
+    write(tmp_path / "test.tsv", "index\tsentence", rows)
+    with pytest.raises(InputError, match=f"test.tsv, {said}"):
+        read_split(find_task("sst-2"), tmp_path, "test", need_labels=False)
+
+
+def test_predictions_stand_under_the_file_s_own_index(tmp_path):
+    write(tmp_path / "test.tsv", "index\tsentence", ["5\ta", "9\tb", "12\tc", "", ""])
+    examples = read_split(find_task("sst-2"), tmp_path, "test", need_labels=False)
+    logits = np.array([[0, 1], [1, 0], [0, 1.0]])
+    write_predictions(tmp_path / "p.tsv", find_task("sst-2"), logits, examples.index)
+    assert (tmp_path / "p.tsv").read_text() == "index\tprediction\n5\t1\n9\t0\n12\t1\n"
+
+
+@pytest.mark.parametrize("place", ["AX/test.tsv", "AX/AX.tsv", "AX/diagnostic.tsv", "diagnostic/diagnostic.tsv"])
+def test_the_diagnostic_is_found_under_the_names_it_has(place, tmp_path):
+    task = find_task("ax")
+    (tmp_path / "AX").mkdir()
+    write(tmp_path / place, "index\tsentence1\tsentence2", ["0\tA .\tB .", "1\tC .\tD ."])
+    examples = read_split(task, tmp_path, "test", need_labels=False)
+    assert examples.texts == [("A .", "B ."), ("C .", "D .")] and examples.labels is None
+    assert task.id2label == find_task("mnli").id2label and task.splits == ("test",)
+    with pytest.raises(InputError, match="--task ax: has a test file only, for models of mnli"):
+        read_split(task, tmp_path, "dev")
 
 
 def test_training_texts_need_no_labels(tmp_path):
@@ -323,7 +380,7 @@ def test_unknown_task_lists_the_known_ones():
 @pytest.mark.parametrize("name", TASKS)
 def test_label_names(name):
     task = find_task(name)
-    assert task.num_labels == (1 if name == "sts-b" else 3 if name == "mnli" else 2)
+    assert task.num_labels == (1 if name == "sts-b" else 3 if name in ("mnli", "ax") else 2)
     assert len(task.id2label) == len(task.labels) and task.metric in METRICS
 
 
@@ -386,7 +443,7 @@ def test_predictions_as_glue_wants_them(name, logits, expected, tmp_path):
 
 def test_glue_s_names_of_the_files():
     names = {submission_name(t, "test") for t in TASKS.values() if t.name not in ("opinions", "mnli")}
-    assert names == {f"{n}.tsv" for n in ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "QNLI", "RTE", "WNLI")}
+    assert names == {f"{n}.tsv" for n in ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "QNLI", "RTE", "WNLI", "AX")}
     found = [submission_name(find_task("mnli"), s) for s in ("test", "test_matched", "test_mismatched")]
     assert found == ["MNLI-m.tsv", "MNLI-m.tsv", "MNLI-mm.tsv"]
 
