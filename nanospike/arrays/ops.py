@@ -92,6 +92,12 @@ def gelu(x):
     return x * cdf, vjp
 
 
+def relu(x):
+    """max(x, 0).   any shape"""
+    positive = x.real > 0
+    return x * positive, lambda dy: dy * positive
+
+
 def tanh(x):
     y = namespace(x).tanh(x)
     return y, lambda dy: dy * (1 - y * y)
@@ -145,11 +151,11 @@ def mask_bias(attention_mask, dtype):
     return ((attention_mask == 0) * namespace(attention_mask).asarray(MASKED, dtype))[:, None, None, :]
 
 
-def attention(q, k, v, bias, heads, drop=identity):
+def attention(q, k, v, bias, heads, drop=identity, softmax=softmax):
     """softmax(S + bias) v with S = q k^T / sqrt(D/H), head by head (Vaswani et al. 2017, section 3.2).
 
     q, k, v (B, L, D), bias (B, 1, 1, L)  ->  context (B, L, D), scores S (B, H, L, L), vjp.
-    `vjp(dcontext, dscores=None)` -> dq, dk, dv.
+    `vjp(dcontext, dscores=None)` -> dq, dk, dv. softmax: that, or what stands in its place.
     """
     scale = 1 / math.sqrt(q.shape[-1] // heads)
     qh, kh, vh = split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)

@@ -4,6 +4,7 @@ import math
 from dataclasses import MISSING, dataclass, fields
 
 from .errors import InputError
+from .operators import chosen, named
 from .options import base_type
 
 SIZES = {int: "a whole number of at least 1", float: "a number of at least 0", bool: "true or false"}
@@ -54,12 +55,24 @@ class BertConfig:
             if getattr(self, name) != only:
                 raise InputError(f"config: {name}: found {getattr(self, name)!r}, only {only!r} is supported")
 
+    @property
+    def shifts(self):
+        """The operators that are shifts: none of a BERT's."""
+        return ()
+
+    @property
+    def fires_queries(self):
+        """Whether queries are a population of their own, not the currents that scores are made of."""
+        return False
+
 
 CHOICES = {
     "spikes": ("binary", "corrective", "signed"),
     "activation": ("spiking", "ann"),
     "feedback_from": ("tokens", "cls"),
     "reset": ("soft", "hard"),
+    "weights": ("float", "ternary", "binary"),
+    "embedding_weights": ("float", "ternary", "binary"),
 }
 
 
@@ -80,6 +93,11 @@ class StudentConfig(BertConfig):
     activation: str = "spiking"  # "ann": no neurons at all, an ordinary BERT of this size (a baseline)
     teacher_hidden_size: int | None = None  # outputs of distill_map; None: hidden_size
     headless: bool = False  # distilled on general text only: its classifier has not been trained
+    operators: str = "float"  # which are shifts instead of multiplications, see operators.py; "shift": all of them
+    half_steps: bool = False  # gains of shift norms: 1 or 1.5 times a power of two, not only powers of two
+    weights: str = "float"  # of the encoders' matrices; ternary, binary: a pattern and one scale per row
+    embedding_weights: str = "float"  # of the embedding's three tables, likewise
+    activation_bits: int = 0  # of what an ordinary BERT's layers hand on, token by token; 0: not rounded
 
     def __post_init__(self):
         super().__post_init__()
@@ -91,6 +109,7 @@ class StudentConfig(BertConfig):
             if getattr(self, name) not in known:
                 raise InputError(f"config: {name}: found {getattr(self, name)!r}, expected one of {', '.join(known)}")
         self._check_loop()
+        self._check_operators()
 
     def _check_loop(self):
         if self.feedback_rank > self.hidden_size:
@@ -101,6 +120,37 @@ class StudentConfig(BertConfig):
             raise InputError("config: looped, feedback: found both, expected one: a loop is a feedback of its own")
         if self.looped and self.num_hidden_layers > 2:
             raise InputError(f"config: looped: found {self.num_hidden_layers} encoders, expected 1 or 2")
+
+    def _check_operators(self):
+        object.__setattr__(self, "operators", named(self.operators))
+        if self.shifts and self.leak != 1:
+            raise InputError(
+                f"config: operators {self.operators}: for IF neurons only (leak 1), found leak {self.leak}"
+            )
+        if self.shifts and self.reset == "hard":
+            raise InputError(f"config: operators {self.operators}: for the soft reset only, found reset 'hard'")
+        if self.shifts and self.recurrent:
+            raise InputError(
+                f"config: operators {self.operators}: not with feedback, looped or lateral: a loop of step functions "
+                "need not have a fixed point"
+            )
+        if "query" in self.shifts and self.activation == "ann":
+            raise InputError(
+                f"config: operators {self.operators}: an ordinary BERT (activation ann) has no spiking query"
+            )
+        if self.half_steps and not {"norm", "embedding-norm"} & set(self.shifts):
+            raise InputError(f"config: half_steps: without effect, for operators {self.operators} has no shift norm")
+        if self.activation_bits and self.activation != "ann":
+            raise InputError("config: activation_bits: of an ordinary BERT (activation ann), this student has spikes")
+
+    @property
+    def shifts(self):
+        """The operators that are shifts, a tuple of their names."""
+        return chosen(self.operators)
+
+    @property
+    def fires_queries(self):
+        return "query" in self.shifts or self.activation_bits > 0
 
     @property
     def recurrent(self):

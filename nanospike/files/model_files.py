@@ -15,7 +15,7 @@ import numpy as np
 
 from ..arrays.backend import to_device, to_host
 from ..config.errors import InputError
-from .packing import packed, unpacked
+from .packing import packed, packed_tensors, unpacked
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 TENSOR_KINDS = "BOOL U8 U16 U32 U64 I8 I16 I32 I64 BF16 F16 F32 F64 C64".split()
@@ -88,6 +88,17 @@ def read_model_tensors(directory):
     if missing := sorted(shards.keys() - tensors.keys()):
         raise InputError(f"{index}: names tensors that its shards lack: {_some(missing)}")
     return tensors
+
+
+def packed_names(directory):
+    """The names of those tensors of model.safetensors that are packed in low-bit form, once it is known to be valid."""
+    from safetensors import safe_open
+
+    path = Path(directory) / "model.safetensors"
+    if not path.exists():
+        return frozenset()
+    with safe_open(path, framework="np") as file:
+        return frozenset(packed_tensors(file.metadata(), path))
 
 
 def hugging_face_names(tensors):

@@ -8,11 +8,12 @@ the gradients of what parameters the neurons have into `grads`, that of all neur
 Axes: B examples, L tokens, D hidden, H heads, N encoders, C labels.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..arrays import ops
+from ..arrays import ops, ops_shift
 from ..arrays.backend import namespace
 from ..arrays.tree import RowSum, child
 
@@ -23,9 +24,10 @@ def pass_on(population, current):
     return current, lambda dy, grads=None: dy
 
 
-def populations(encoders):
+def populations(config):
     """The names of all populations, in the order in which a sweep visits them."""
-    return ["embedding"] + [f"encoder.{i}.{p}" for i in range(encoders) for p in POPULATIONS]
+    kinds = (("query",) if config.fires_queries else ()) + POPULATIONS
+    return ["embedding"] + [f"encoder.{i}.{p}" for i in range(config.num_hidden_layers) for p in kinds]
 
 
 def parameter_shapes(config, labels=None, pooler=False):
@@ -59,8 +61,33 @@ def parameter_shapes(config, labels=None, pooler=False):
     return shapes
 
 
-def embeddings(input_ids, token_type_ids, p, eps):
-    """LayerNorm(word + position + segment).   ids (B, L), p = tree["embeddings"]  ->  (B, L, D)
+@dataclass(frozen=True)
+class Operators:
+    """The operators that may be shifts, each (value, vjp): softmax(x), norm(x, weight, bias) of an encoder and of the
+    embedding, activation(x) between the two matrices of the feed-forward block."""
+
+    softmax: Callable
+    norm: Callable
+    embedding_norm: Callable
+    activation: Callable
+
+
+@functools.cache
+def operators(config):
+    """The Operators of a model. Without GELU, the clip of the intermediate neurons is all there is between matrices."""
+    layer_norm = functools.partial(ops.layer_norm, eps=config.layer_norm_eps)
+    shift_norm = functools.partial(ops_shift.shift_norm, half_steps=getattr(config, "half_steps", False))
+    bare = ops.relu if getattr(config, "activation", "ann") == "ann" else ops.identity
+    return Operators(
+        ops_shift.shift_softmax if "softmax" in config.shifts else ops.softmax,
+        shift_norm if "norm" in config.shifts else layer_norm,
+        shift_norm if "embedding-norm" in config.shifts else layer_norm,
+        bare if "relu" in config.shifts else ops.gelu,
+    )
+
+
+def embeddings(input_ids, token_type_ids, p, norm):
+    """norm(word + position + segment).   ids (B, L), p = tree["embeddings"]  ->  (B, L, D)
 
     Its vjp(dy, grads) adds parameter gradients and returns nothing.
     """
@@ -68,7 +95,7 @@ def embeddings(input_ids, token_type_ids, p, eps):
     segment, segment_vjp = ops.embedding(token_type_ids, p["token_type_embeddings"]["weight"])
     length = input_ids.shape[1]
     positions = p["position_embeddings"]["weight"]
-    y, norm_vjp = ops.layer_norm(word + positions[:length] + segment, **p["LayerNorm"], eps=eps)
+    y, norm_vjp = norm(word + positions[:length] + segment, **p["LayerNorm"])
 
     def vjp(dy, grads):
         dx = norm_vjp(dy, child(grads, "LayerNorm"))
@@ -81,59 +108,96 @@ def embeddings(input_ids, token_type_ids, p, eps):
     return y, vjp
 
 
+def as_it_is(name, query):
+    """The queries of an encoder that are not scaled on their way to its scores."""
+    return query, lambda dy, grads=None: dy
+
+
 @dataclass(frozen=True, kw_only=True)
 class Flow:
-    """What is done to activity on its way: fire(population, current), drop(x) of what a block gives out, and
-    drop_attention(weights). Each returns (value, vjp)."""
+    """What is done to activity on its way: fire(population, current), drop(x) of what a block gives out,
+    drop_attention(weights), and scale_query(name of the encoder, query), which is for spiking queries. Each returns
+    (value, vjp); the vjps of fire and scale_query are vjp(dy, grads=None) with the gradients of the neurons' own."""
 
     fire: Callable = pass_on
     drop: Callable = ops.identity
     drop_attention: Callable = ops.identity
+    scale_query: Callable = as_it_is
 
 
-def encoder(x, p, config, bias, flow, name):
-    """One encoder: attention and feed-forward block, each with residual and LayerNorm.
+def attention_block(x, p, config, bias, flow, name):
+    """Queries, keys and values, attention, and the norm of its output and x: the first half of an encoder.
 
-    x (B, L, D), p = tree["encoder"]["layer"][i], bias = ops.mask_bias(...)  ->  y (B, L, D), attention
-    scores (B, H, L, L), vjp(dy, dscores=None, grads=None, neurons=None) -> dx; `neurons`: gradients of the neurons'.
+    The same shapes and vjp as those of `encoder`.
     """
-    fire, drop, eps = flow.fire, flow.drop, config.layer_norm_eps
-    this, output = p["attention"]["self"], p["attention"]["output"]
+    fire, these = flow.fire, operators(config)
+    this, output = p["self"], p["output"]
     query, query_vjp = ops.linear(x, **this["query"])
+    query, query_fire = fire(f"{name}.query", query) if config.fires_queries else pass_on(name, query)
+    query, query_scale = flow.scale_query(name, query)
     key_current, key_vjp = ops.linear(x, **this["key"])
     key, key_fire = fire(f"{name}.key", key_current)
     value_current, value_vjp = ops.linear(x, **this["value"])
     value, value_fire = fire(f"{name}.value", value_current)
     context_current, scores, attend_vjp = ops.attention(
-        query, key, value, bias, config.num_attention_heads, flow.drop_attention
+        query, key, value, bias, config.num_attention_heads, flow.drop_attention, these.softmax
     )
     context, context_fire = fire(f"{name}.attention", context_current)
     mixed, mix_vjp = ops.linear(context, **output["dense"])
-    mixed, mix_drop = drop(mixed)
-    middle_current, middle_norm = ops.layer_norm(mixed + x, **output["LayerNorm"], eps=eps)
-    middle, middle_fire = fire(f"{name}.attention_output", middle_current)
-    wide, up_vjp = ops.linear(middle, **p["intermediate"]["dense"])
-    inner_current, gelu_vjp = ops.gelu(wide)
-    inner, inner_fire = fire(f"{name}.intermediate", inner_current)
-    narrow, down_vjp = ops.linear(inner, **p["output"]["dense"])
-    narrow, down_drop = drop(narrow)
-    y_current, y_norm = ops.layer_norm(narrow + middle, **p["output"]["LayerNorm"], eps=eps)
-    y, y_fire = fire(f"{name}.output", y_current)
+    mixed, mix_drop = flow.drop(mixed)
+    y_current, y_norm = these.norm(mixed + x, **output["LayerNorm"])
+    y, y_fire = fire(f"{name}.attention_output", y_current)
 
     def vjp(dy, dscores=None, grads=None, neurons=None):
         at = lambda *path: child(grads, *path)  # noqa: E731
         dsum = y_norm(y_fire(dy, neurons), at("output", "LayerNorm"))
-        dinner = down_vjp(down_drop(dsum), at("output", "dense"))
-        dwide = gelu_vjp(inner_fire(dinner, neurons))
-        dmiddle = up_vjp(dwide, at("intermediate", "dense")) + dsum
-        dsum = middle_norm(middle_fire(dmiddle, neurons), at("attention", "output", "LayerNorm"))
-        dcontext = mix_vjp(mix_drop(dsum), at("attention", "output", "dense"))
+        dcontext = mix_vjp(mix_drop(dsum), at("output", "dense"))
         dquery, dkey, dvalue = attend_vjp(context_fire(dcontext, neurons), dscores)
-        dx = value_vjp(value_fire(dvalue, neurons), at("attention", "self", "value"))
-        dx += key_vjp(key_fire(dkey, neurons), at("attention", "self", "key"))
-        dx += query_vjp(dquery, at("attention", "self", "query"))
+        dquery = query_fire(query_scale(dquery, neurons), neurons)
+        dx = value_vjp(value_fire(dvalue, neurons), at("self", "value"))
+        dx += key_vjp(key_fire(dkey, neurons), at("self", "key"))
+        dx += query_vjp(dquery, at("self", "query"))
         dx += dsum
         return dx
+
+    return y, scores, vjp
+
+
+def feed_forward_block(x, p, config, flow, name):
+    """Two matrices with the intermediate neurons between them, and the norm of what they give and x.
+
+    x (B, L, D), p = tree["encoder"]["layer"][i]  ->  y (B, L, D), vjp(dy, grads=None, neurons=None) -> dx.
+    """
+    fire, these, output = flow.fire, operators(config), p["output"]
+    wide, up_vjp = ops.linear(x, **p["intermediate"]["dense"])
+    inner_current, activation_vjp = these.activation(wide)
+    inner, inner_fire = fire(f"{name}.intermediate", inner_current)
+    narrow, down_vjp = ops.linear(inner, **output["dense"])
+    narrow, down_drop = flow.drop(narrow)
+    y_current, y_norm = these.norm(narrow + x, **output["LayerNorm"])
+    y, y_fire = fire(f"{name}.output", y_current)
+
+    def vjp(dy, grads=None, neurons=None):
+        dsum = y_norm(y_fire(dy, neurons), child(grads, "output", "LayerNorm"))
+        dinner = down_vjp(down_drop(dsum), child(grads, "output", "dense"))
+        dwide = activation_vjp(inner_fire(dinner, neurons))
+        return up_vjp(dwide, child(grads, "intermediate", "dense")) + dsum
+
+    return y, vjp
+
+
+def encoder(x, p, config, bias, flow, name):
+    """One encoder: attention and feed-forward block, each with residual and norm.
+
+    x (B, L, D), p = tree["encoder"]["layer"][i], bias = ops.mask_bias(...)  ->  y (B, L, D), attention
+    scores (B, H, L, L), vjp(dy, dscores=None, grads=None, neurons=None) -> dx; `neurons`: gradients of the neurons'.
+    """
+    middle, scores, attention_vjp = attention_block(x, p["attention"], config, bias, flow, name)
+    y, feed_forward_vjp = feed_forward_block(middle, p, config, flow, name)
+
+    def vjp(dy, dscores=None, grads=None, neurons=None):
+        dmiddle = feed_forward_vjp(dy, grads, neurons)
+        return attention_vjp(dmiddle, dscores, child(grads, "attention"), neurons)
 
     return y, scores, vjp
 
@@ -216,7 +280,7 @@ def teacher(tree, config, inputs, flow, differentiable=True):
     inputs: input_ids, attention_mask, token_type_ids (B, L).
     """
     input_ids, attention_mask, token_type_ids = inputs
-    current, embed_vjp = embeddings(input_ids, token_type_ids, tree["embeddings"], config.layer_norm_eps)
+    current, embed_vjp = embeddings(input_ids, token_type_ids, tree["embeddings"], operators(config).embedding_norm)
     current, current_drop = flow.drop(current)
     trace = encoders(current, tree["encoder"]["layer"], config, attention_mask, flow, differentiable)
     logits, head_vjp = classify(trace.hidden_states[-1], tree, flow.drop) if "classifier" in tree else (None, None)

@@ -19,6 +19,7 @@ from ..arrays.tree import add, child, leaves
 from ..config.errors import InputError
 from ..solvers.adjoint import Code, fixed_point, solve_adjoint
 from . import bert, neuron, recurrence
+from .quantise import rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +63,12 @@ def thresholds(tree):
 def rate_neurons(config, own_thresholds=None):
     """`fire` of the equilibrium: every population at the rate that its current holds it at."""
     if config.activation == "ann":
-        return bert.pass_on
+        return rounding(config.activation_bits) if config.activation_bits else bert.pass_on
     own_thresholds = own_thresholds or {}
 
     def fire(population, current):
-        value, rate_vjp = neuron.rate(current, own_thresholds.get(population, config.v_th), config.spikes)
+        spikes = neuron.spikes_of(population, config.spikes, config)
+        value, rate_vjp = neuron.rate(current, own_thresholds.get(population, config.v_th), spikes)
 
         def vjp(dy, grads=None):
             own = {}
@@ -81,10 +83,42 @@ def rate_neurons(config, own_thresholds=None):
     return fire
 
 
+def score_scale(config, own_thresholds=None):
+    """The `scale_query` of a bert.Flow: where queries and keys are spikes, a score is v_q v_k times their product.
+
+    v_q and v_k, the thresholds of the two populations, turn rates back into the currents that the teacher multiplies.
+    InputError where one population has several: they would be a product in every synapse.
+    """
+    own = own_thresholds or {}
+
+    def scale(name, query):
+        pair = [f"{name}.query", f"{name}.key"]
+        if several := [p for p in pair if p in own and own[p].size > 1]:
+            raise InputError(
+                f"thresholds.{several[0]}: found {own[several[0]].size}, expected one: with spiking queries it is part "
+                "of a constant of the scores"
+            )
+        v_q, v_k = (own.get(p, config.v_th) for p in pair)
+        gain = v_q * v_k
+
+        def vjp(dy, grads=None):
+            if grads is not None and any(p in own for p in pair):
+                slope = (dy * query).sum()
+                for population, other in zip(pair, (v_k, v_q), strict=True):
+                    if population in own:
+                        *path, last = population.split(".")
+                        add(child(grads, *path), last, slope * other * own[population] ** 0)
+            return dy * gain
+
+        return query * gain, vjp
+
+    return scale if "query" in config.shifts else bert.as_it_is
+
+
 def threshold_shapes(config, tensors):
     """{name: shape} of the thresholds.POPULATION among `tensors`: (1,) for one of all its neurons, else (width,)."""
     shapes = {}
-    for population in bert.populations(config.num_hidden_layers):
+    for population in bert.populations(config):
         name = f"thresholds.{population}"
         width = config.intermediate_size if population.endswith(".intermediate") else config.hidden_size
         if name in tensors:
@@ -172,7 +206,9 @@ class Network:
 
     @classmethod
     def on(cls, tree, config, input_ids, attention_mask, token_type_ids, dropout=None):
-        current, vjp = bert.embeddings(input_ids, token_type_ids, tree["embeddings"], config.layer_norm_eps)
+        current, vjp = bert.embeddings(
+            input_ids, token_type_ids, tree["embeddings"], bert.operators(config).embedding_norm
+        )
         return cls(tree, config, current, vjp, attention_mask, dropout)
 
     def sweep(self, fire, fed_back=None, differentiable=True):
@@ -206,7 +242,8 @@ class Network:
 
     def _encoders(self, current, fire, differentiable):
         drop = self.dropout.sweep() if self.dropout else ops.identity
-        flow = bert.Flow(fire=fire, drop=drop, drop_attention=drop)
+        scale = score_scale(self.config, thresholds(self.tree))
+        flow = bert.Flow(fire=fire, drop=drop, drop_attention=drop, scale_query=scale)
         return bert.encoders(current, self.tree["encoder"]["layer"], self.config, self.mask, flow, differentiable)
 
     @property

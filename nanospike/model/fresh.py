@@ -13,7 +13,8 @@ from . import bert, equilibrium, loss, recurrence
 from .student import Student
 
 # Powers of v_th with which a teacher's weights and biases become a student's: its neurons send I / v_th instead of I.
-# Query: scores are of a rate of the key. The two dense outputs are added to the rates of the layer before, and
+# Query: a score is of the current of the query and a rate of the key; of spiking queries, of two rates and the
+# thresholds of both (equilibrium.score_scale). The two dense outputs are added to the rates of the layer before, and
 # normalised: both at the scale 1 / v_th. All others read rates, and make currents of the teacher's scale.
 AT_THRESHOLD = {
     "attention.self.query": (2, 1),
@@ -55,7 +56,7 @@ def with_thresholds(student):
     tree = dict(student.tree)
     own = equilibrium.thresholds(tree)
     like = tree["distill_map"]["bias"]
-    fresh = {n: like[:1] * 0 + student.config.v_th for n in bert.populations(student.config.num_hidden_layers)}
+    fresh = {n: like[:1] * 0 + student.config.v_th for n in bert.populations(student.config)}
     tree["thresholds"] = nest(fresh | own)
     return Student(student.config, tree, student.device, student.directory, student.raw_config)
 
@@ -117,16 +118,24 @@ def _from_teacher(config, teacher, layer_map):
     tensors[segments] = tensors[segments][: config.type_vocab_size]
     if "pooler" not in teacher.tree and "classifier" in teacher.tree and theirs.num_labels == config.num_labels:
         tensors |= {n: v for n, v in teacher.parameters().items() if n.startswith("classifier.")}
-    return {n: _at_threshold(n, to_device(v, "cpu"), _threshold(config)) for n, v in tensors.items()}
+    return {n: _at_threshold(n, to_device(v, "cpu"), config) for n, v in tensors.items()}
 
 
 def _threshold(config):
     return 1 if config.activation == "ann" else config.v_th
 
 
-def _at_threshold(name, tensor, v_th):
-    """The tensor of a student that computes what the teacher's layers do, wherever no rate is clipped."""
+def threshold_powers(name, config):
+    """The power of v_th with which a teacher's tensor becomes that of a student of this configuration."""
     layer, _, kind = name.rpartition(".")
     layer = layer.split(".", 3)[3] if layer.startswith("encoder.") else layer
     weight, bias = AT_THRESHOLD.get(layer, (0, 0))
-    return tensor * tensor.dtype.type(v_th ** (weight if kind == "weight" else bias)) if v_th != 1 else tensor
+    if layer == "attention.self.query" and "query" in config.shifts:
+        weight, bias = AT_THRESHOLD["attention.self.key"]
+    return weight if kind == "weight" else bias
+
+
+def _at_threshold(name, tensor, config):
+    """The tensor of a student that computes what the teacher's layers do, wherever no rate is clipped."""
+    v_th, power = _threshold(config), threshold_powers(name, config)
+    return tensor * tensor.dtype.type(v_th**power) if v_th != 1 else tensor

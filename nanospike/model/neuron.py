@@ -39,6 +39,16 @@ def rate(current, v_th=1.0, spikes="binary"):
     return xp.clip(drive, low, 1), vjp
 
 
+def spikes_of(population, spikes, config):
+    """What the neurons of a population may emit where the others emit `spikes`.
+
+    Intermediate neurons without a GELU have rates in [0, 1], also among signed ones: there they are corrective.
+    """
+    if spikes == "signed" and "relu" in config.shifts and population.endswith(".intermediate"):
+        return "corrective"
+    return spikes
+
+
 def _is_one(v_th):
     return not hasattr(v_th, "shape") and v_th == 1
 

@@ -93,6 +93,27 @@ def quantised(tree, config):
     return tree
 
 
+def rounding(bits):
+    """The `fire` of an ordinary BERT whose layers hand on numbers of so many bits; straight-through."""
+
+    def fire(population, current):
+        return low_bit_activation(current, bits), lambda dy, grads=None: dy
+
+    return fire
+
+
+def low_bit_activation(x, bits):
+    """x rounded to 2^bits - 1 levels, evenly spaced from -max |x| to max |x| of its row; of 1 bit sign(x) mean |x|.
+
+    (..., W)  ->  (..., W)
+    """
+    xp = namespace(x)
+    if bits == 1:
+        return xp.where(x >= 0, 1, -1).astype(x.dtype) * _row_mean(abs(x))
+    step = xp.maximum(abs(x).max(axis=-1, keepdims=True), xp.finfo(x.dtype).tiny) / (2 ** (bits - 1) - 1)
+    return xp.rint(x / step) * step
+
+
 def _with_low_bit(tree, paths, change):
     """A copy of a nested dict in which change(leaf) stands at the paths."""
     tree = dict(tree)

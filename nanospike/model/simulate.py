@@ -18,7 +18,7 @@ import numpy as np
 
 from ..arrays.backend import namespace, to_host
 from ..config.errors import InputError
-from .neuron import RESETS, SPIKES, Firing, levels, membrane_step, spike, subtract_spent
+from .neuron import RESETS, SPIKES, Firing, levels, membrane_step, spike, spikes_of, subtract_spent
 
 DRIVES = ("differential", "instant")
 
@@ -108,6 +108,8 @@ class SpikingRun:
             raise InputError(f"initial: found {how.initial}, expected a fraction of v_th, at least 0 and below 1")
         if how.drive == "differential" and config.leak != 1:
             raise InputError(f"drive differential: for IF neurons only (leak 1), found leak {config.leak}; use instant")
+        if how.drive == "instant" and config.shifts:
+            raise InputError(f"drive instant: for float operators only, found operators {config.operators}")
         if how.reset == "hard" and (how.drive != "instant" or how.spikes != "binary"):
             found = f"found {how.drive} and {how.spikes}"
             raise InputError(f"reset hard: for the instant drive and binary spikes, {found}")
@@ -122,7 +124,7 @@ class Neurons:
     """
 
     def __init__(self, how, config, thresholds=None):
-        self.how, self.leak, self.v_th = how.resolved(config), config.leak, config.v_th
+        self.how, self.config, self.leak, self.v_th = how.resolved(config), config, config.leak, config.v_th
         self.thresholds = thresholds or {}
         self.step, self.norm, self.populations = 0, 0.0, {}
 
@@ -146,7 +148,8 @@ class Neurons:
         """The neuron.Firing of a population."""
         v_th = self.thresholds.get(population, self.v_th)
         _, upper, lower = levels(v_th, self.how.initial, self.leak)
-        return Firing(spikes=self.how.spikes, v_th=v_th, leak=self.leak, reset=self.how.reset, upper=upper, lower=lower)
+        spikes = spikes_of(population, self.how.spikes, self.config)
+        return Firing(spikes=spikes, v_th=v_th, leak=self.leak, reset=self.how.reset, upper=upper, lower=lower)
 
     def _differential(self, state, current, firing):
         """What a neuron has received by now telescopes to t g(a[t]): its membrane is that, less what it has spent."""

@@ -6,18 +6,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..arrays.backend import float_dtype, library, namespace
 from ..arrays.tree import dense_gradients, leaves, nest
 from ..config.errors import InputError
 from ..config.models import StudentConfig, read_config
-from ..files.model_files import fit_tensors, placed, read_json, read_model_tensors, write_model
+from ..files.model_files import fit_tensors, packed_names, placed, read_json, read_model_tensors, write_model
 from ..solvers.adjoint import Code
 from . import equilibrium, loss, recurrence
 from .bert import TeacherOutput
 from .equilibrium import Loop
 from .penalty import jacobian_penalty
+from .quantise import low_bit, low_bit_names, quantised, split
 from .simulate import Neurons, SpikingRun, simulate
 from .teacher import checked_inputs
+
+ONLY_FOR_TRAINING = ("distill_map.weight", "distill_map.bias")
 
 
 @dataclass(frozen=True)
@@ -34,20 +39,42 @@ class Gradients:
 
 
 class Student:
-    """A spiking BERT. config: a StudentConfig; directory: where its tokenizer is, if anywhere."""
+    """A spiking BERT. config: a StudentConfig; directory: where its tokenizer is, if anywhere.
 
-    def __init__(self, config, tree, device="cpu", directory=None, raw_config=None):
+    low_bit: those weights that config says are ternary or binary are so in the tree, and used as they are. Otherwise
+    the tree holds their float masters, and every pass computes with what quantise makes of them.
+    """
+
+    def __init__(self, config, tree, device="cpu", directory=None, raw_config=None, low_bit=False):
         self.config, self.tree, self.device, self.directory = config, tree, device, directory
-        self.raw_config = raw_config or {}
+        self.raw_config, self.low_bit = raw_config or {}, low_bit
 
     def parameters(self):
         """{name: the live array}: writing into one changes the model."""
         return dict(leaves(self.tree))
 
-    def save(self, directory, dtype=None):
-        """Write config.json, model.safetensors and the tokenizer; dtype "float16" halves the file."""
+    def save(self, directory, dtype=None, for_training=True):
+        """Write config.json, model.safetensors and the tokenizer; dtype "float16" halves what is not packed.
+
+        Low-bit weights are packed (files.packing). for_training=False leaves out distill_map, which only distil needs.
+        """
         config = self.raw_config | asdict(self.config) | {"model_type": "nanospike"}
-        write_model(directory, config, self.parameters(), self.directory, dtype)
+        tensors, patterns = self.parameters(), {}
+        for name, kind in low_bit_names(self.config).items():
+            patterns[name] = (kind, *split(low_bit(tensors[name], kind)))
+        if not for_training:
+            tensors = {n: t for n, t in tensors.items() if n not in ONLY_FOR_TRAINING}
+        write_model(directory, config, tensors, self.directory, dtype, patterns)
+
+    def computing(self):
+        """The student with the weights with which it computes, those of the masters as of now; itself if all are so.
+
+        What `gradients` says of it are the gradients of the masters (straight-through).
+        """
+        if self.low_bit or not low_bit_names(self.config):
+            return self
+        tree = quantised(self.tree, self.config)
+        return Student(self.config, tree, self.device, self.directory, self.raw_config, low_bit=True)
 
     def equilibrium(self, input_ids, attention_mask=None, token_type_ids=None):
         """The equilibrium.Equilibrium of ids (B, L). A loop that does not settle is a warning and in its record."""
@@ -161,7 +188,7 @@ class Student:
         return labels
 
     def _network(self, *inputs, dropout=None):
-        return equilibrium.Network.on(self.tree, self.config, *inputs, dropout)
+        return equilibrium.Network.on(self.computing().tree, self.config, *inputs, dropout)
 
     def _checked(self, input_ids, attention_mask, token_type_ids):
         return checked_inputs(self.config, library(self.device), input_ids, attention_mask, token_type_ids)
@@ -204,10 +231,14 @@ def load_student(directory, device="cpu", dtype="float32"):
     config = read_config(StudentConfig, raw, directory / "config.json")
     tensors = {n: t.reshape(1) if t.ndim == 0 else t for n, t in read_model_tensors(directory).items()}
     shapes = equilibrium.parameter_shapes(config) | equilibrium.threshold_shapes(config, tensors)
-    tensors = fit_tensors(tensors, shapes, (), directory)
+    is_low_bit = low_bit_names(config).keys() <= packed_names(directory)
+    tensors = fit_tensors(tensors, shapes, ONLY_FOR_TRAINING, directory)
+    for name in ONLY_FOR_TRAINING:
+        if name not in tensors:
+            tensors[name] = np.eye(*shapes[name]) if len(shapes[name]) == 2 else np.zeros(shapes[name])
     for name, tensor in tensors.items():
         if name.startswith("thresholds.") and not (tensor > 0).all():
             raise InputError(f"{directory}: {name}: found {tensor.min()}, expected positive thresholds")
         if name == "lateral.weight" and not recurrence.is_inhibition(tensor):
             raise InputError(f"{directory}: {name}: expected numbers of at least 0, and 0 in the diagonal")
-    return Student(config, nest(placed(tensors, device, kind, copy=False)), device, directory, raw)
+    return Student(config, nest(placed(tensors, device, kind, copy=False)), device, directory, raw, is_low_bit)
