@@ -10,7 +10,7 @@ from ..arrays.tree import nest
 from ..config.models import StudentConfig, read_config
 from ..files.model_files import placed
 from . import bert, equilibrium, loss, recurrence
-from .student import Student
+from .student import Student, fresh_distill_map
 
 # Powers of v_th with which a teacher's weights and biases become a student's: its neurons send I / v_th instead of I.
 # Query: a score is of the current of the query and a rate of the key; of spiking queries, of two rates and the
@@ -80,8 +80,8 @@ def with_classifier(student, teacher, seed=0):
 
 
 def _fresh(name, shape, config, rng):
-    if name == "distill_map.weight":
-        return _threshold(config) * np.eye(*shape)
+    if name.startswith("distill_map."):
+        return fresh_distill_map(shape, config)
     if name.startswith(("feedback.", "lateral.")):
         return recurrence.fresh(name, shape, config.feedback_gain, rng)
     if name.endswith("bias"):

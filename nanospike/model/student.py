@@ -220,6 +220,12 @@ def mean_rate(equilibrium, attention_mask):
     return float(spikes / neurons)
 
 
+def fresh_distill_map(shape, config):
+    """distill_map's weight or bias to start with: rates times their threshold are what a teacher's layers hand on."""
+    v_th = 1.0 if config.activation == "ann" else config.v_th
+    return v_th * np.eye(*shape) if len(shape) == 2 else np.zeros(shape)
+
+
 def load_student(directory, device="cpu", dtype="float32"):
     """The student that `python -m nanospike.distill` wrote to `directory`. InputError names what does not fit."""
     directory, kind = Path(directory), float_dtype(dtype)
@@ -235,7 +241,7 @@ def load_student(directory, device="cpu", dtype="float32"):
     tensors = fit_tensors(tensors, shapes, ONLY_FOR_TRAINING, directory)
     for name in ONLY_FOR_TRAINING:
         if name not in tensors:
-            tensors[name] = np.eye(*shapes[name]) if len(shapes[name]) == 2 else np.zeros(shapes[name])
+            tensors[name] = fresh_distill_map(shapes[name], config)
     for name, tensor in tensors.items():
         if name.startswith("thresholds.") and not (tensor > 0).all():
             raise InputError(f"{directory}: {name}: found {tensor.min()}, expected positive thresholds")

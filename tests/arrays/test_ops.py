@@ -87,6 +87,7 @@ CHECKS = {
     "embedding": check_embedding,
     "layer_norm": check_layer_norm,
     "gelu": lambda: check_elementwise(ops.gelu),
+    "relu": lambda: check_elementwise(ops.relu),
     "tanh": lambda: check_elementwise(ops.tanh),
     "softmax": lambda: check_elementwise(ops.softmax),
     "dropout": check_dropout,
@@ -107,7 +108,7 @@ def test_every_op_has_a_gradient_test():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", ["linear", "layer_norm", "gelu", "tanh", "softmax", "attention", "dropout"])
+@pytest.mark.parametrize("name", ["linear", "layer_norm", "gelu", "relu", "tanh", "softmax", "attention", "dropout"])
 def test_values_and_cotangents_keep_dtype_and_library(name, dtype, xp, device):
     """Against NumPy in float64: the same numbers to the dtype's accuracy, on the same library, in the same dtype."""
     rng = np.random.default_rng(0)
