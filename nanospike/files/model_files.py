@@ -178,7 +178,17 @@ def write_tensors(path, tensors, dtype=None, patterns=None):
     host = {n: np.ascontiguousarray(to_host(t), dtype) for n, t in tensors.items() if n not in (patterns or {})}
     host, listing = packed(host, {n: (kind, *map(to_host, pair)) for n, (kind, *pair) in (patterns or {}).items()})
     with replacing(path) as temporary:
-        temporary.write_bytes(save(host, metadata={"format": "pt"} | listing))  # save_file: unreadable to others
+        data = save(host, metadata={"format": "pt"} | listing)  # save_file would make it unreadable to others
+        temporary.write_bytes(_in_order(data) if listing else data)
+
+
+def _in_order(data):
+    """A safetensors file with its metadata in the order of their names; the library's order changes from run to run."""
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return data[:8] + text.ljust(length) + data[8 + length :] if len(text) <= length else data
 
 
 def write_model(directory, config, tensors, tokenizer_from=None, dtype=None, patterns=None):

@@ -175,7 +175,7 @@ def test_spikes_are_those_of_the_counting_rule(spikes):
         fired[name] = fired.get(name, 0) + up + down
         return c / step, None
 
-    for step in range(1, 7):
+    for step in range(1, 7):  # noqa: B007
         network.sweep(fire, differentiable=False)
     run = student.simulate(*inputs, time_steps=6, record=())
     for name, c in counts.items():
