@@ -5,11 +5,12 @@ from .config.errors import InputError
 from .model.fresh import init_student
 from .model.student import load_student
 from .model.teacher import load_teacher
-from .results.inference import predict
+from .results.classifier import Classifier, predict
 from .solvers.adjoint import solve_adjoint
 
 __version__ = "0.1.0"
 __all__ = [
+    "Classifier",
     "InputError",
     "init_student",
     "load_student",

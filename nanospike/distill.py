@@ -14,7 +14,7 @@ from .config.options import parse
 from .data.corpus import read_corpus
 from .data.own import agreement, own_data, with_class_weights
 from .data.tasks import answers, find_task, read_splits, require_label_order, training_texts
-from .data.text import Encoded, Masking, encode_splits, load_tokenizer, require_segments, save_tokenizer
+from .data.text import Masking, encode_splits, evenly, load_tokenizer, require_segments, save_tokenizer
 from .distill_options import Distill
 from .files.bundled import bundled
 from .files.model_files import write_json
@@ -23,6 +23,7 @@ from .model.head import described, in_its_unit, scale_of, standardise
 from .model.loss import teacher_layers
 from .model.simulate import SpikingRun
 from .model.teacher import load_teacher
+from .results.anytime import calibrated
 from .results.inference import (
     confusion_table,
     evaluate_student,
@@ -144,6 +145,9 @@ def run(began, options, task, teacher, data, tokenizer, masking):
         return None
     for model in (teacher, student):
         in_its_unit(model, scale)
+    if not student.config.headless:
+        few_steps = int(np.max(options.few_steps)) if "few-steps" in options.stages else None
+        student.raw_config |= calibrated(student, data["internal"], job.workers, few_steps)
     student.save(options.output_dir)
     save_tokenizer(tokenizer, options.output_dir)
     if student.config.headless:
@@ -193,12 +197,10 @@ def evaluate(options, teacher, student, task, data, workers):
 
 def settling(options, student, store, workers):
     """What there is to measure of a student without a task: how its spikes settle, on GENERAL_TEXTS of the corpus."""
-    count = min(GENERAL_TEXTS, len(store))
-    ids, types = zip(*store.examples(np.arange(count) * len(store) // count), strict=True)
-    some = Encoded(list(ids), list(types))
+    some = evenly(store, GENERAL_TEXTS)
     _, facts = run_student(student, some, options.time_steps, SpikingRun(drive=options.drive), workers=workers)
     unscored = {"teacher": None, "equilibrium": None, "spiking": {}}
-    return {"task": "general text", "metric": None, "examples": count} | unscored | facts
+    return {"task": "general text", "metric": None, "examples": len(some)} | unscored | facts
 
 
 if __name__ == "__main__":

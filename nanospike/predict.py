@@ -6,55 +6,114 @@ import types
 from dataclasses import dataclass
 from pathlib import Path
 
-from .arrays.workers import WORKERS_HELP, Workers
+from .arrays.workers import WORKERS_HELP
 from .config.errors import InputError
 from .config.options import option, parse, require_at_least
 from .files.bundled import bundled
-from .results.inference import PREDICT_STEPS, predict
+from .results.classifier import ANYTIME_STEPS, AUTO, Classifier, predict
+from .results.stream import as_they_come, lines_of
 from .start import command
+
+BATCHES_AHEAD = 4  # of every worker: what is answered at a time while the input does not pause
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predict:
     """Label texts, spike by spike. Prints one line per text: label, score, text (tab-separated).
 
-    A tab inside a text separates the two texts of a pair.
+    A tab inside a text separates the two texts of a pair. Standard input is answered while it comes, in its order: at
+    once when it pauses.
     """
 
     texts: tuple[str, ...] = option("texts to label; without any, the lines of standard input", ())
     model: Path | None = option("directory of a student; without one, the bundled student", None)
-    time_steps: int = option("time steps that the network runs", PREDICT_STEPS)
-    json: bool = option("print one JSON object per text instead", False)
+    time_steps: int | None = option(
+        f"time steps that the network runs; auto: each text until its decision is clear, at most {ANYTIME_STEPS}; "
+        "without it, what the student recommends",
+        None,
+        word=AUTO,
+    )
+    json: bool = option(
+        "print one JSON object per text instead; a line of standard input may then be a JSON text, a list of the two "
+        'texts of a pair, or an object with "text", perhaps "pair", and what else is to be printed with the answer',
+        False,
+    )
     seed: int = option("accepted for uniformity: prediction draws no random numbers", 0)
     device: str = option("where to compute", "cpu", choices=("cpu", "cuda"))
     workers: int = option(WORKERS_HELP, 0)
 
     def __post_init__(self):
-        require_at_least(self, time_steps=1, workers=0)
+        require_at_least(self, workers=0)
+        if self.time_steps not in (None, AUTO):
+            require_at_least(self, time_steps=1)
 
 
-def read_stdin():
+@dataclass(frozen=True)
+class Request:
+    """A text, or a pair of them, and what is printed with its answer: line as it is, fields as JSON."""
+
+    text: str | tuple
+    line: str
+    fields: dict
+
+
+def plain_request(line):
+    """The Request of a line of plain text, in which a tab separates a pair."""
+    return Request(tuple(line.split("\t", 1)) if "\t" in line else line, line, {"text": line})
+
+
+def json_request(line, number):
+    """The Request of a line that may be JSON: it is, if it begins with a bracket, a brace or a quotation mark."""
+    if not line.lstrip().startswith(("{", "[", '"')):
+        return plain_request(line)
     try:
-        return [line.rstrip("\n") for line in sys.stdin]
-    except UnicodeDecodeError as error:
-        raise InputError(f"standard input: not UTF-8 text: {error.reason} at byte {error.start}") from None
+        value = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"standard input, line {number}: not JSON: {error}") from None
+    if isinstance(value, list) and len(value) == 2:
+        value = dict(zip(("text", "pair"), value, strict=True))
+    fields = {"text": value} if isinstance(value, str) else value
+    if not isinstance(fields, dict) or not all(isinstance(fields.get(k, ""), str) for k in ("text", "pair")):
+        raise InputError(f"standard input, line {number}: found {line[:80]}, expected a text, a pair or an object")
+    if "text" not in fields:
+        raise InputError(f'standard input, line {number}: an object without "text"')
+    return Request((fields["text"], fields["pair"]) if "pair" in fields else fields["text"], line, fields)
+
+
+def requests_of(stream, as_json):
+    """The requests of a stream's lines, as they come. InputError after the last if none of them has any text."""
+    empty = True
+    for number, line in enumerate(lines_of(stream), 1):
+        empty &= not line.strip()
+        yield json_request(line, number) if as_json else plain_request(line)
+    if empty:
+        raise InputError("no text given: expected texts as arguments, or lines on standard input")
+
+
+def show(request, answer, as_json):
+    if as_json:
+        print(json.dumps(request.fields | answer, ensure_ascii=False))
+    else:
+        label = "-" if answer["label"] is None else answer["label"]
+        print(f"{label}\t{answer['score']:.4f}\t{request.line}")
 
 
 def main(argv=None):
     options = parse(Predict, argv, prog="python -m nanospike.predict", positional="texts")
-    texts = list(options.texts) or read_stdin()
-    if not any(t.strip() for t in texts):
+    if options.texts and not any(t.strip() for t in options.texts):
         raise InputError("no text given: expected texts as arguments, or lines on standard input")
     model = options.model or bundled("student")
-    inputs = [tuple(t.split("\t", 1)) if "\t" in t else t for t in texts]
-    workers = Workers(options.workers, options.device)
-    answers = predict(model, inputs, options.time_steps, options.device, workers=workers)
-    for text, answer in zip(texts, answers, strict=True):
-        if options.json:
-            print(json.dumps({"text": text} | answer, ensure_ascii=False))
-        else:
-            label = "-" if answer["label"] is None else answer["label"]
-            print(f"{label}\t{answer['score']:.4f}\t{text}")
+    classify = Classifier(model, options.time_steps, options.device, options.workers, quiet=False)
+    if options.texts:
+        batches = [[plain_request(t) for t in options.texts]]
+    else:
+        most = BATCHES_AHEAD * classify.batch_size * classify.workers.size
+        batches = as_they_come(requests_of(sys.stdin, options.json), most)
+    for batch in batches:
+        answers = classify.answers([request.text for request in batch])
+        for request, answer in zip(batch, answers, strict=True):
+            show(request, answer, options.json)
+        sys.stdout.flush()
 
 
 class _CallableModule(types.ModuleType):

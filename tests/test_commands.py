@@ -35,7 +35,7 @@ from nanospike.model.loss import LossWeights, Targets
 from nanospike.model.simulate import SpikingRun
 from nanospike.model.student import Student
 from nanospike.model.teacher import Teacher, with_classifier
-from nanospike.results import inference
+from nanospike.results.anytime import MARGINS
 
 predict = importlib.import_module("nanospike.predict")  # the module: nanospike.predict may be the function
 ROOT = Path(nanospike.__file__).resolve().parent.parent
@@ -207,7 +207,7 @@ def test_distill_evaluate_predict(variant, made, tmp_path, capsys):
             nanospike.predict(out, ["a joy"])
     elif drive == ("instant" if variant == "leak" else "differential"):
         examples, _ = dev_batch(out, made / "data")
-        answers = inference.predict(out, examples.texts, time_steps=4)
+        answers = nanospike.predict(out, examples.texts, time_steps=4)
         different = len({a["score"] for a in answers})  # not an answer that ignores the text, in few time steps
         assert different > 2 or variant == "from scratch"
         hits = [a["label"] == ("negative", "positive")[y] for a, y in zip(answers, examples.labels, strict=True)]
@@ -477,6 +477,61 @@ def test_predict_as_a_command(made, capsys, monkeypatch):
     assert rows == [{"text": t} | a for a, t in zip(expected, texts, strict=True)]
 
 
+def test_predict_takes_json_lines(made, capsys, monkeypatch):
+    """A text, a pair, an object whose other keys come back; what does not look like JSON is a text."""
+    given = ['"the tea was hot ."', '["a joy", "a bore"]', '{"id": 7, "text": "a joy", "pair": "a bore"}', "a\tjoy"]
+    expected = nanospike.predict(made / "student", ["the tea was hot .", *[("a joy", "a bore")] * 2, ("a", "joy")])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(given)))
+    assert run(predict.main, "--model", made / "student", "--json") == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    pair = {"text": "a joy", "pair": "a bore"}
+    assert rows == [
+        f | a
+        for f, a in zip(
+            [{"text": "the tea was hot ."}, pair, {"id": 7} | pair, {"text": "a\tjoy"}], expected, strict=True
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ('{"text": "a', "line 2: not JSON"),
+        ('["a", "b", "c"]', 'line 2: found ["a", "b", "c"], expected a text, a pair or an object'),
+        ('["a", 3]', "line 2: found"),
+        ('{"text": 3}', "line 2: found"),
+        ('{"txt": "a"}', 'line 2: an object without "text"'),
+    ],
+)
+def test_a_line_that_is_no_json_stops_it_after_the_lines_before(line, said, made, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f'"a joy"\n{line}\n"a bore"\n'))
+    assert run(predict.main, "--model", made / "student", "--json") == 2
+    printed = capsys.readouterr()
+    assert said in printed.err and printed.err.count("\n") == 1 and len(printed.out.splitlines()) == 1
+
+
+def test_predict_answers_when_the_input_pauses_and_reads_no_further_than_it_must(made):
+    """A line is answered before the next is written; of an endless input, a bounded part is held."""
+    argv = [sys.executable, "-m", "nanospike.predict", "--model", made / "student", "--time-steps", "2"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "cwd": ROOT, "bufsize": 0}
+    with subprocess.Popen(argv, **pipes) as running:
+        for text in (b"a joy", b"a bore", b""):
+            running.stdin.write(text + b"\n")
+            assert running.stdout.readline().rstrip(b"\n").endswith(b"\t" + text)
+        running.stdin.close()
+        assert running.wait(60) == 0 and running.stdout.read() == b""
+
+
+def test_predict_until_its_decision_is_clear(made, capsys):
+    """--time-steps auto, with the margin that distill found on the training texts."""
+    config = read(made / "student" / "config.json")
+    assert config["anytime_margin"] in MARGINS and 1 <= config["recommended_time_steps"] <= 32
+    texts = read_split(find_task("sst-2"), made / "data", "train").texts
+    assert run(predict.main, "--model", made / "student", "--json", "--time-steps", "auto", *texts) == 0
+    steps = [json.loads(line)["time_steps"] for line in capsys.readouterr().out.splitlines()]
+    assert 1 <= min(steps) < max(steps) <= 16
+
+
 def process(*argv, stdin="", **options):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
     given = {"input": stdin.encode(), "capture_output": True, "env": environment} | options
@@ -680,7 +735,18 @@ BAD = {
     ),
     "predict steps 0": (predict, None, ("--time-steps", "0"), "--time-steps: found 0, expected at least 1"),
     "predict steps -1": (predict, None, ("--time-steps", "-1"), "--time-steps"),
-    "predict steps x": (predict, None, ("--time-steps", "x"), "--time-steps: found 'x', expected a whole number"),
+    "predict steps x": (
+        predict,
+        None,
+        ("--time-steps", "x"),
+        "--time-steps: found 'x', expected a whole number or auto",
+    ),
+    "predict auto": (
+        predict,
+        lambda p: edit_json(p / "student/config.json", anytime_margin=None),
+        ("--time-steps", "auto"),
+        "has no anytime_margin",
+    ),
     "predict blank": (predict, None, None, "no text given"),
     "predict device": (predict, None, ("--device", "tpu"), "--device: found 'tpu', expected one of cpu, cuda"),
 }

@@ -24,12 +24,11 @@ from nanospike.data.text import encode, load_tokenizer
 from nanospike.files.bundled import bundled
 from nanospike.files.model_files import write_json
 from nanospike.model.neuron import SPIKES
-from nanospike.model.simulate import SpikingRun, decided
+from nanospike.model.simulate import SpikingRun
 from nanospike.model.student import load_student
+from nanospike.results.anytime import MARGINS, stopped
 from nanospike.results.inference import run_student
 from nanospike.start import command
-
-MARGINS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,16 +50,6 @@ class Anytime:
 
     def __post_init__(self):
         require_at_least(self, examples=1, time_steps=1, margin_decay=0, loss=0)
-
-
-def stopped(logits, margin, decay=0.0):
-    """(logits (n, C) of each example at its stop, the steps (n,) that it took), from {time step: logits}."""
-    last = max(logits)
-    final, taken = logits[last].copy(), np.full(len(logits[last]), last)
-    for t in sorted(logits, reverse=True):
-        stop = decided(logits[t], margin / t**decay)
-        final[stop], taken[stop] = logits[t][stop], t
-    return final, taken
 
 
 def errors(logits):

@@ -7,8 +7,9 @@ NumPy's functions let other threads run while they compute. A device has no use 
 
 import ctypes
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 
@@ -33,34 +34,61 @@ def blas_threads():
     return None
 
 
+class _OneBlasThread:
+    """A block in which BLAS has one thread: several may run at a time, the last to end gives BLAS its threads back."""
+
+    def __init__(self):
+        self.lock, self.inside, self.before = threading.Lock(), 0, None
+
+    @contextmanager
+    def __call__(self, get, set_):
+        with self.lock:
+            self.inside += 1
+            if self.inside == 1:
+                self.before = get()
+                set_(1)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.inside -= 1
+                if not self.inside:
+                    set_(self.before)
+
+
+_one_blas_thread = _OneBlasThread()
+
+
 class Workers:
     """A pool of `size` threads. size: 0 means one per core; 1 (always so on a device) means no threads at all.
 
     Where the threads of BLAS cannot be limited, several workers would get in each other's way: one then does it all.
+    Any number of threads may call `map` at the same time.
     """
 
     def __init__(self, size=1, device="cpu"):
         self._blas = blas_threads() if device == "cpu" else None
         self.size = (size or cores()) if self._blas else 1
-        self._pool = ThreadPoolExecutor(self.size, "nanospike") if self.size > 1 else None
+        self._lock, self._pool, self._process = threading.Lock(), None, None
 
     def map(self, function, items):
         """[function(item) for item in items], several at a time."""
         items = list(items)
-        if self._pool is None or len(items) < 2:
+        if self.size < 2 or len(items) < 2:
             return [function(item) for item in items]
-        with self._one_blas_thread():
-            return list(self._pool.map(function, items))
+        with self.one_blas_thread():
+            return list(self._threads().map(function, items))
 
-    @contextmanager
-    def _one_blas_thread(self):
-        get, set_ = self._blas
-        before = get()
-        set_(1)
-        try:
-            yield
-        finally:
-            set_(before)
+    def one_blas_thread(self):
+        """A block in which BLAS has one thread, in the whole process: for products that are too small to share."""
+        return _one_blas_thread(*self._blas) if self._blas else nullcontext()
+
+    def _threads(self):
+        """The pool, made when it is first needed, and anew in a process that was forked: a fork has no threads."""
+        with self._lock:
+            if self._process != os.getpid():
+                self._pool, self._process = ThreadPoolExecutor(self.size, "nanospike"), os.getpid()
+            return self._pool
 
 
 ALONE = Workers()

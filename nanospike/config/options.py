@@ -25,9 +25,12 @@ def require_at_least(record, **bounds):
             raise InputError(f"{flag(name)}: found {_shown(value)}, expected at least {least}")
 
 
-def option(help, default=MISSING, *, choices=None):
-    """A field of a record of options: help with the unit, and a default unless it is required."""
-    return field(default=default, metadata={"help": help, "choices": choices})
+def option(help, default=MISSING, *, choices=None, word=None):
+    """A field of a record of options: help with the unit, and a default unless it is required.
+
+    word: a text that it may be although it is a number otherwise, such as "auto".
+    """
+    return field(default=default, metadata={"help": help, "choices": choices, "word": word})
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -95,6 +98,8 @@ READ_FROM = {int: (int, str), float: (int, float, str), bool: bool, str: str, Pa
 def _convert(f, value):
     """`value`, from a flag (text) or a TOML file, as the type of field `f`."""
     kind, several = base_type(f.type), base_type(f.type) is tuple
+    if value == (word := f.metadata["word"]):
+        return word
     parts = value if several and isinstance(value, list) else [value]
     if several:
         kind = typing.get_args(f.type)[0]
@@ -103,7 +108,8 @@ def _convert(f, value):
     try:
         converted = tuple(_as(kind, p) for p in parts)
     except ValueError:
-        raise InputError(f"{flag(f.name)}: found {value!r}, expected {(MANY if several else ONE)[kind]}") from None
+        expected = (MANY if several else ONE)[kind] + (f" or {word}" if word else "")
+        raise InputError(f"{flag(f.name)}: found {value!r}, expected {expected}") from None
     choices = f.metadata["choices"]
     for v in converted:
         if choices and v not in choices:

@@ -120,7 +120,7 @@ class Encoded:
         return digest.hexdigest()
 
 
-def encode(tokenizer, texts, max_length, labels=None):
+def encode(tokenizer, texts, max_length, labels=None, quiet=False):
     """Encode texts, each a string or a pair of strings. Longer ones are cut to max_length pieces, with one warning."""
     tokenizer.no_truncation()
     ids, types, cut = [], [], 0
@@ -136,7 +136,7 @@ def encode(tokenizer, texts, max_length, labels=None):
         cut += len(too_long)
         ids += [np.array(p.ids, np.int64) for p in pieces]
         types += [np.array(p.type_ids, np.int64) for p in pieces]
-    if cut:
+    if cut and not quiet:
         warnings.warn(
             f"{cut} of {len(texts)} texts are longer than {max_length} word pieces and were cut", stacklevel=2
         )
@@ -152,6 +152,14 @@ def encode_splits(tokenizer, splits, max_length):
         encoded[name] = Encoded(whole.ids[start:stop], whole.types[start:stop], examples.labels)
         start = stop
     return encoded
+
+
+def evenly(data, count):
+    """An Encoded of `count` examples of an Encoded or a TokenStore, evenly spread; of all, if there are not so many."""
+    count = min(count, len(data))
+    index = np.arange(count) * len(data) // count
+    ids, types = zip(*data.examples(index), strict=True)
+    return Encoded(list(ids), list(types), None if data.labels is None else data.labels[index])
 
 
 def require_segments(data, config, where):

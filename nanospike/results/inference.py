@@ -1,4 +1,4 @@
-"""From texts to labels, and from a labelled data set to a score: at equilibrium and spike by spike."""
+"""A labelled data set to a score, at equilibrium and spike by spike, and what both have in common with labelling."""
 
 import sys
 import time
@@ -10,43 +10,13 @@ from ..arrays.backend import to_host
 from ..arrays.workers import ALONE
 from ..config.errors import InputError
 from ..data.tasks import confusion, score, scores
-from ..data.text import collate, encode, in_length_order, label_names, load_tokenizer
+from ..data.text import collate, in_length_order
 from ..model.simulate import SpikingRun, gap
-from ..model.student import load_student, mean_rate
+from ..model.student import mean_rate
 
-PREDICT_STEPS = 32
 AT_A_TIME = 16  # examples: what a step of them needs stays in the processor's last-level cache
 VARIANTS = ("mismatched", "test")  # keys under which results hold those of another file of the same task
 IN_UNITS = ("rmse",)  # metrics that are no fractions
-
-
-def predict(directory, texts, time_steps=PREDICT_STEPS, device="cpu", batch_size=AT_A_TIME, workers=ALONE):
-    """Label texts with a student, spike by spike (differential drive; a leaky student: instant).
-
-    texts: strings or pairs of strings. Returns a list of {label, score, time_steps}; score is the softmax of the label,
-    or the output of a regression (label None). workers: threads that share many texts.
-    """
-    if isinstance(texts, str):
-        raise InputError(f"predict: found {texts!r}, expected a list of texts")
-    texts = list(texts)
-    for i, text in enumerate(texts):
-        pair = isinstance(text, (tuple, list)) and len(text) == 2 and all(isinstance(p, str) for p in text)
-        if not pair and not isinstance(text, str):
-            raise InputError(f"predict: text {i}: found {text!r}, expected a string or a pair of strings")
-    student = load_student(directory, device)
-    require_head(student)
-    names = label_names(directory)
-    data = encode(load_tokenizer(directory), texts, student.config.max_position_embeddings) if texts else None
-
-    def answers(index):
-        batch = collate(data, index, device)
-        inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
-        run = student.simulate(*inputs, time_steps=time_steps, drive=drive_for(student), record=())
-        return [(i, _answer(row, names)) for i, row in zip(index, to_host(run.logits[time_steps]), strict=True)]
-
-    found = workers.map(answers, in_length_order(data, batch_size)[::-1]) if texts else ()
-    by_text = {i: answer for some in found for i, answer in some}
-    return [by_text[i] | {"time_steps": time_steps} for i in range(len(texts))]
 
 
 def require_head(student):
@@ -57,14 +27,6 @@ def require_head(student):
 
 def drive_for(student):
     return "differential" if student.config.leak == 1 else "instant"
-
-
-def _answer(logits, names):
-    if logits.size == 1:
-        return {"label": None, "score": float(logits[0])}
-    odds = np.exp(logits - logits.max())
-    best = int(logits.argmax())
-    return {"label": names.get(best, str(best)), "score": float(odds[best] / odds.sum())}
 
 
 def teacher_logits(teacher, data, batch_size=AT_A_TIME, workers=ALONE):

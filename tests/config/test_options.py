@@ -277,6 +277,16 @@ def test_nonsense_that_predict_refuses(value, capsys):
     assert said == f"--time-steps: found {value}, expected at least 1"
 
 
+def test_a_number_that_may_be_a_word(tmp_path, capsys):
+    assert parsed("--time-steps", "auto", record=Predict).time_steps == "auto"
+    assert parsed("--time-steps", "7", record=Predict).time_steps == 7
+    assert parsed(record=Predict).time_steps is None
+    path = toml(tmp_path, 'time-steps = "auto"\n')
+    assert parsed("--config", path, record=Predict).time_steps == "auto"
+    said = refused(capsys, "--time-steps", "Auto", record=Predict)
+    assert said == "--time-steps: found 'Auto', expected a whole number or auto"
+
+
 # ---- help, and saving ---------------------------------------------------------------------------------------
 
 

@@ -4,22 +4,10 @@ import json
 from dataclasses import replace
 
 import anytime_study
-import numpy as np
 import pytest
-from anytime_study import chosen, stopped
+from anytime_study import chosen
 from models import random_student
 from tiny import POSITIONS, VOCABULARY, run, write_sst2, write_teacher
-
-
-def test_an_example_stops_at_its_first_clear_decision():
-    logits = {
-        1: np.array([[0.0, 2.0], [0.0, 0.5], [0.0, 0.1]]),
-        2: np.array([[3.0, 0.0], [1.5, 0.0], [0.0, 0.1]]),
-        4: np.array([[3.0, 0.0], [0.0, 4.0], [0.2, 0.0]]),
-    }
-    final, taken = stopped(logits, 1.0)
-    assert taken.tolist() == [1, 2, 4] and final.argmax(axis=1).tolist() == [1, 0, 0]
-    assert stopped(logits, 2.4, decay=1.0)[1].tolist() == [2, 2, 4]  # leads of 2.4, 1.2, 0.6 are enough
 
 
 def test_the_margin_loses_at_most_what_is_allowed():
