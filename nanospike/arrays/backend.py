@@ -58,6 +58,29 @@ def library(device):
     return cupy
 
 
+def device_state():
+    """{usable, problem} of the CUDA device, where it is usable with {name, memory (bytes), compute, runtime, cupy}."""
+    try:
+        import cupy
+
+        if not cupy.is_available():
+            return {"usable": False, "problem": "CuPy finds no usable GPU"}
+        properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
+        return {
+            "usable": True,
+            "problem": None,
+            "name": properties["name"].decode(),
+            "memory": int(properties["totalGlobalMem"]),
+            "compute": f"{properties['major']}.{properties['minor']}",
+            "runtime": cupy.cuda.runtime.runtimeGetVersion(),
+            "cupy": cupy.__version__,
+        }
+    except ImportError as error:
+        return {"usable": False, "problem": f"CuPy cannot be imported: {error}"}
+    except Exception as error:  # whatever a driver that does not fit makes CuPy say
+        return {"usable": False, "problem": " ".join(str(error).split())}
+
+
 def to_device(array, device):
     """`array` (NumPy or CuPy) as an array of the device's library; copies only where it has to."""
     xp = library(device)
