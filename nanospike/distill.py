@@ -10,6 +10,8 @@ import numpy as np
 from . import __version__
 from .arrays.backend import library
 from .config.errors import InputError
+from .config.models import StudentConfig, read_config
+from .config.operators import chosen
 from .config.options import parse
 from .data.corpus import read_corpus
 from .data.own import agreement, own_data, with_class_weights
@@ -22,7 +24,7 @@ from .glue import run_tasks
 from .model.head import described, in_its_unit, scale_of, standardise
 from .model.loss import teacher_layers
 from .model.simulate import SpikingRun
-from .model.teacher import load_teacher
+from .model.student_teacher import load_any_teacher
 from .results.anytime import calibrated
 from .results.inference import (
     confusion_table,
@@ -37,8 +39,9 @@ from .results.inference import (
 from .results.report import write_report
 from .solvers.adjoint import adjoint_methods
 from .start import begin, command, require_startable
-from .training.initial import FRESH, initial_student, with_student
+from .training.initial import FRESH, fit_thresholds, initial_student, student_config, with_student
 from .training.loop import Run
+from .training.parallel import world
 from .training.teaching import cache_of, stages_of
 
 GENERAL_TEXTS = 64  # of the corpus, evenly spread, on which a student without a task is looked at
@@ -70,6 +73,10 @@ def require_usable(options, teacher, task):
         raise InputError(f"--teacher {teacher.directory}: has {labels} labels, {needed}")
     if not headless(options, teacher):
         require_label_order(teacher.raw_config, task, f"--teacher {teacher.directory}")
+    if options.init in FRESH:
+        read_config(StudentConfig, student_config(options, teacher, task), "the student")
+    if options.thresholds == "calibrated" and "query" not in chosen(options.operators):
+        raise InputError(f"--thresholds calibrated: for spiking queries, found --operators {options.operators}")
     teacher_layers(options.encoders, teacher.config.num_hidden_layers, options.layer_map)
     if options.looped and options.encoders > 2:
         raise InputError(f"--looped: the teacher has {options.encoders} encoders; give --encoders 1 or 2")
@@ -109,7 +116,7 @@ def read_data(options, teacher, task, own=None):
 def prepare(options):
     """All that the run reads, checked: the arguments of run."""
     began = time.perf_counter()
-    teacher = load_teacher(options.teacher or bundled("teacher"), options.device)
+    teacher = load_any_teacher(options.teacher or bundled("teacher"), options.device)
     if headless(options, teacher) and (options.data_dir or options.task != "opinions"):
         raise InputError(f"--task, --data-dir: of no use, {teacher.directory} has no classifier; run finetune first")
     if options.own and "classifier" not in teacher.tree:
@@ -136,9 +143,10 @@ def run(began, options, task, teacher, data, tokenizer, masking):
     labels = {} if student.config.headless else described(task, scale)
     student.raw_config = labels | {"nanospike_version": __version__}
     begin(options)
-    job = Run(options, student.parameters())
     if "general" in data:
-        data["general"] = job.world.in_turn(lambda: data["general"].tokenised(cache_of(options)))
+        data["general"] = world().in_turn(lambda: data["general"].tokenised(cache_of(options)))
+    student = fit_thresholds(student, options, teacher, data.get("internal", data.get("general")))
+    job = Run(options, student.parameters())
     training = in_units(data, scale)
     summary = job.train(stages_of(options, teacher, student, training, job.workers, masking))
     if job.world.rank:

@@ -15,6 +15,7 @@ from .solvers.adjoint import ADJOINT_METHODS, FORWARD_METHODS
 from .training.initial import FRESH, NEURONS
 from .training.monitor import PROBE_STEPS
 from .training.options import TrainingOptions
+from .training.shift_options import ShiftOptions
 from .training.teaching import loss_terms
 
 WITHOUT_TOLERANCE = ("one-step", "spide")  # adjoint solvers that do what they do, whatever the residual
@@ -25,7 +26,7 @@ STAGE_LEARNING_RATES = {"general": 1e-3, "internal": 1e-3, "prediction": 3e-4, "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distill(OwnFiles, TrainingOptions):
+class Distill(OwnFiles, ShiftOptions, TrainingOptions):
     """Distil a BERT into a spiking student, evaluate it, and save it. Without options: the bundled teacher and text.
 
     Options that take one value per stage (epochs, learning rate) use a single value for all stages.
@@ -73,11 +74,6 @@ class Distill(OwnFiles, TrainingOptions):
     v_th: float | None = option("firing threshold, in units of the current" + OPEN.format("1"), None)
     leak: float | None = option("membrane's factor per time step: 1 is IF, below 1 LIF" + OPEN.format("1"), None)
     spikes: str | None = option("what a neuron may emit" + OPEN.format("binary"), None, choices=SPIKES)
-    thresholds: str | None = option(
-        "fixed: all at --v-th; learnt: one per population, from there on" + OPEN.format("fixed"),
-        None,
-        choices=("fixed", "learnt"),
-    )
     epochs: tuple[float, ...] = option(
         "passes over the data, one value or one per stage; without it, 1 general, 3 internal, 2 prediction, 0.5 "
         "few-steps",
@@ -169,6 +165,7 @@ class Distill(OwnFiles, TrainingOptions):
             raise InputError(f"--temperature: found {self.temperature}, expected above 0")
         if self.drive == "differential" and self.leak not in (None, 1):
             raise InputError(f"--drive differential: for neurons without a leak, found --leak {self.leak}; use instant")
+        self.require_shift_options()
         self._require_effect()
 
     def _resolve_task(self):
@@ -187,7 +184,7 @@ class Distill(OwnFiles, TrainingOptions):
     def _require_effect(self):
         """InputError for an option that would do nothing in this run."""
         if self.student == "ann":
-            neurons = NEURONS | {"thresholds": "fixed", "drive": None, "forward": "equilibrium"}
+            neurons = NEURONS | {"drive": None, "forward": "equilibrium"}
             if given := [flag(n) for n, default in neurons.items() if getattr(self, n) not in (None, default)]:
                 raise InputError(f"{', '.join(given)}: an ann student has no spiking neurons")
             if "few-steps" in self.stages:

@@ -7,9 +7,11 @@ import numpy as np
 
 from ..arrays.backend import float_dtype, to_device
 from ..arrays.tree import nest
+from ..config.errors import InputError
 from ..config.models import StudentConfig, read_config
 from ..files.model_files import placed
 from . import bert, equilibrium, loss, recurrence
+from .equilibrium import thresholds
 from .student import Student, fresh_distill_map
 
 # Powers of v_th with which a teacher's weights and biases become a student's: its neurons send I / v_th instead of I.
@@ -54,7 +56,7 @@ def init_student(config, teacher=None, seed=0, device="cpu", dtype="float32", la
 def with_thresholds(student):
     """The student with a threshold of its own for every population, a parameter (1,) that starts where it was."""
     tree = dict(student.tree)
-    own = equilibrium.thresholds(tree)
+    own = thresholds(tree)
     like = tree["distill_map"]["bias"]
     fresh = {n: like[:1] * 0 + student.config.v_th for n in bert.populations(student.config)}
     tree["thresholds"] = nest(fresh | own)
@@ -118,11 +120,14 @@ def _from_teacher(config, teacher, layer_map):
     tensors[segments] = tensors[segments][: config.type_vocab_size]
     if "pooler" not in teacher.tree and "classifier" in teacher.tree and theirs.num_labels == config.num_labels:
         tensors |= {n: v for n, v in teacher.parameters().items() if n.startswith("classifier.")}
-    return {n: _at_threshold(n, to_device(v, "cpu"), config) for n, v in tensors.items()}
+    if thresholds(teacher.tree):
+        raise InputError(f"{teacher.directory}: a student with thresholds of its own; start from it with --init DIR")
+    return {n: _at_threshold(n, to_device(v, "cpu"), config, theirs) for n, v in tensors.items()}
 
 
 def _threshold(config):
-    return 1 if config.activation == "ann" else config.v_th
+    """v_th where there are neurons: 1 of an ordinary BERT."""
+    return 1 if getattr(config, "activation", "ann") == "ann" else config.v_th
 
 
 def threshold_powers(name, config):
@@ -135,7 +140,32 @@ def threshold_powers(name, config):
     return weight if kind == "weight" else bias
 
 
-def _at_threshold(name, tensor, config):
+def _at_threshold(name, tensor, config, theirs):
     """The tensor of a student that computes what the teacher's layers do, wherever no rate is clipped."""
-    v_th, power = _threshold(config), threshold_powers(name, config)
-    return tensor * tensor.dtype.type(v_th**power) if v_th != 1 else tensor
+    factor = _factor(name, config) / _factor(name, theirs)
+    return tensor if factor == 1 else tensor * tensor.dtype.type(factor)
+
+
+def _factor(name, config):
+    return _threshold(config) ** threshold_powers(name, config)
+
+
+def with_operators(student, **changes):
+    """The student with other operators, or weights, in its configuration; its float masters are those that it has.
+
+    Of queries that become spikes, or currents again, the weights change such that no score does where nothing is
+    clipped (see AT_THRESHOLD).
+    """
+    config = replace(student.config, **changes)
+    tree, was, will = student.tree, student.config.fires_queries, config.fires_queries
+    if was != will and config.activation != "ann":
+        own, layers = thresholds(tree), []
+        for i, layer in enumerate(tree["encoder"]["layer"]):
+            v_k = own.get(f"encoder.{i}.key", config.v_th)
+            if getattr(v_k, "size", 1) > 1:
+                raise InputError(f"thresholds.encoder.{i}.key: found {v_k.size}, expected one with spiking queries")
+            this = layer["attention"]["self"]
+            query = {n: w / v_k if will else w * v_k for n, w in this["query"].items()}
+            layers.append(layer | {"attention": layer["attention"] | {"self": this | {"query": query}}})
+        tree = tree | {"encoder": tree["encoder"] | {"layer": layers}}
+    return Student(config, tree, student.device, student.directory, student.raw_config)

@@ -1,29 +1,33 @@
 """The student that a run of distill begins with: a fresh one, or one that was trained before."""
 
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from ..config.errors import InputError
-from ..config.models import StudentConfig, read_config
+from ..config.models import BertConfig, StudentConfig, read_config
+from ..config.operators import chosen
 from ..config.options import flag
 from ..files.model_files import read_json
-from ..model.fresh import init_student, with_classifier, with_thresholds
-from ..model.student import Student, load_student
+from ..model.fresh import init_student, with_classifier, with_operators, with_thresholds
+from ..model.student import load_student
+from .query_thresholds import with_calibrated_thresholds
+from .shift_options import MADE_OF
 
 FRESH = ("teacher", "random")  # values of --init that are no directory of a student
 LOOP = ("feedback", "feedback_rank", "feedback_from", "looped", "lateral")
 NEURONS = {"v_th": 1.0, "leak": 1.0, "spikes": "binary"}  # and what they are where nothing is said
+MAY_DIFFER = ("spikes", *MADE_OF)  # from those of a student that exists
 
 
 def student_config(options, teacher, task, headless=False):
     """The configuration of a fresh student as a dict: the teacher's shape, the options' neurons."""
-    shape = asdict(teacher.config) | {
+    shape = {f.name: getattr(teacher.config, f.name) for f in fields(BertConfig)} | {
         "num_hidden_layers": options.encoders or teacher.config.num_hidden_layers,
         "num_labels": task.num_labels,
         "teacher_hidden_size": teacher.config.hidden_size,
         "headless": headless,
     }
-    neurons = {n: getattr(options, n) for n in (*NEURONS, *LOOP)}
+    neurons = {n: getattr(options, n) for n in (*NEURONS, *LOOP, *MADE_OF)}
     activation = {"activation": "ann" if options.student == "ann" else "spiking"}
     return {k: v for k, v in (shape | neurons | activation).items() if k in StudentConfig.__dataclass_fields__}
 
@@ -35,7 +39,8 @@ def with_student(options):
     The student is in DIR or, of several tasks, in DIR/TASK.
     """
     if options.init in FRESH:
-        values = NEURONS | {"student": "spiking", "thresholds": "fixed"}
+        spiking_queries = "query" in chosen(options.operators or "float")
+        values = NEURONS | MADE_OF | {"student": "spiking", "thresholds": "calibrated" if spiking_queries else "fixed"}
         return replace(options, **{n: v for n, v in values.items() if getattr(options, n) is None})
     places = [
         p for p in (Path(options.init), Path(options.init) / (options.task or "")) if (p / "config.json").exists()
@@ -44,7 +49,7 @@ def with_student(options):
         raise InputError(f"--init: found {options.init}, expected {', '.join(FRESH)} or a student's directory")
     path = places[0] / "config.json"
     config = read_config(StudentConfig, read_json(path), path)
-    theirs = {n: getattr(config, n) for n in (*NEURONS, *LOOP)}
+    theirs = {n: getattr(config, n) for n in (*NEURONS, *LOOP, *MADE_OF)}
     theirs |= {"encoders": config.num_hidden_layers, "student": config.activation}
     defaults = {f.name: f.default for f in fields(options)}
     changes = {"init": str(places[0])}
@@ -52,9 +57,12 @@ def with_student(options):
         asked = getattr(options, name)
         if asked == defaults[name]:
             changes[name] = value
-        elif asked != value and name != "spikes":
+        elif asked != value and name not in MAY_DIFFER:
             raise InputError(f"{flag(name)}: found {asked}, the student in {options.init} has {value}")
-    return replace(options, **changes)
+    options = replace(options, **changes)
+    if options.thresholds is None and "query" in chosen(options.operators) and "query" not in config.shifts:
+        return replace(options, thresholds="calibrated")
+    return options
 
 
 def initial_student(options, teacher, task, headless=False):
@@ -73,6 +81,13 @@ def initial_student(options, teacher, task, headless=False):
     return with_thresholds(student) if options.thresholds == "learnt" else student
 
 
+def fit_thresholds(student, options, teacher, data):
+    """The student, with thresholds of queries and keys calibrated on `data` where the options say so."""
+    if options.thresholds not in ("learnt", "calibrated") or "query" not in student.config.shifts:
+        return student
+    return with_calibrated_thresholds(student, teacher, data, options.layer_map or None)
+
+
 def _given(options, teacher, task, headless):
     student = load_student(options.init, options.device)
     config, headed = student.config, student.config.headless and not headless
@@ -87,5 +102,5 @@ def _given(options, teacher, task, headless):
     if options.thresholds == "fixed" and "thresholds" in student.tree:
         raise InputError(f"--thresholds fixed: the student in {options.init} has learnt ones")
     student = with_classifier(student, teacher, options.seed) if headed else student
-    config = replace(student.config, spikes=options.spikes, headless=headless)
-    return Student(config, student.tree, student.device, student.directory, student.raw_config)
+    made_of = {n: getattr(options, n) for n in MAY_DIFFER}
+    return with_operators(student, headless=headless, **made_of)

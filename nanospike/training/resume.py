@@ -17,6 +17,7 @@ from ..arrays.backend import to_device
 from ..config.errors import InputError
 from ..config.options import flag, plain
 from ..files.model_files import read_json, read_tensors, replacing, write_json, write_tensors
+from .shift_options import MADE_OF
 
 KEEP = 2  # checkpoints
 LOG, ARGS = "train_log.jsonl", "training_args.json"  # in the output directory
@@ -67,7 +68,7 @@ def last_checkpoint(options):
     state = read_json(found[-1] / "state.json")
     now, then = (_decisive(o) for o in (plain(options), state["options"]))
     may_change = MAY_CHANGE | (REMEDIES if "diverged" in state else set())
-    defaults = {f.name: f.default for f in fields(options)}  # of an option that the run was begun without
+    defaults = {f.name: f.default for f in fields(options)} | MADE_OF  # of an option that the run was begun without
     if changed := [flag(k) for k in now if k not in may_change and now[k] != then.get(k, defaults[k])]:
         raise InputError(f"--resume: other values of {', '.join(changed)} than in the run in {options.output_dir}")
     return found[-1], state

@@ -88,7 +88,7 @@ def gradients(teacher_outputs, student, options, stage, workers, monitor=None, m
         adjoint_rtol=options.adjoint_rtol or None, drop_failed=True, jacobian_penalty=options.jacobian_penalty,
     )  # fmt: skip
 
-    def part(batch, seed, totals, teacher_output):
+    def part(batch, seed, totals, teacher_output, student):
         if masking:
             batch = masking(batch, seed[:3])
         inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
@@ -105,7 +105,8 @@ def gradients(teacher_outputs, student, options, stage, workers, monitor=None, m
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # solves that fail are counted and logged below
             teacher_output = teacher_outputs()
-            jobs = [(batch, (*seed, i), totals, teacher_output) for i, batch in enumerate(batches)]
+            now = student.computing()  # low-bit weights are made once for all parts of the batch
+            jobs = [(batch, (*seed, i), totals, teacher_output, now) for i, batch in enumerate(batches)]
             results = workers.map(lambda job: part(*job), jobs)
         stability.after(results)
         values = {name: sum(r.terms[name] for r in results) for name in results[0].terms}

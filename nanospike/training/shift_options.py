@@ -1,0 +1,76 @@
+"""What a student's operators, weights and activations are made of: options of distill, and what goes together."""
+
+from dataclasses import dataclass
+
+from ..config.errors import InputError
+from ..config.models import CHOICES
+from ..config.operators import OPERATORS, chosen, named
+from ..config.options import option, require_at_least
+
+# What a fresh student is made of where nothing is said. Of one that exists, these may be others than they were.
+MADE_OF = {
+    "operators": "float",
+    "half_steps": False,
+    "weights": "float",
+    "embedding_weights": "float",
+    "activation_bits": 0,
+}
+OPEN = "; without it, float or what the student of --init has"
+THRESHOLDS = ("fixed", "learnt", "calibrated")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShiftOptions:
+    """The part of distill's options that is about a student without multiplications."""
+
+    operators: str | None = option(
+        f"operators that are shifts instead of multiplications: float (none), shift (all), or some of "
+        f"{','.join(OPERATORS)}{OPEN}",
+        None,
+    )
+    half_steps: bool = option(
+        "let shift norms also multiply by 1.5 times a power of two (a shift and an addition): finer, and fewer jumps",
+        False,
+    )
+    weights: str | None = option(
+        f"numbers of the encoders' matrices: ternary and binary ones have one scale per row{OPEN}", None,
+        choices=CHOICES["weights"],
+    )  # fmt: skip
+    embedding_weights: str | None = option(
+        f"the same of the embedding's tables{OPEN}", None, choices=CHOICES["embedding_weights"]
+    )
+    activation_bits: int = option(
+        "bits of what the layers of --student ann hand on; 0: not rounded, or what the student of --init has", 0
+    )
+    thresholds: str | None = option(
+        "fixed: all at --v-th; calibrated: those of spiking queries and keys fit the teacher's currents, and are "
+        "learnt from there on; learnt: one per population, the former calibrated; without it, calibrated with spiking "
+        "queries, otherwise fixed, or what the student of --init has",
+        None,
+        choices=THRESHOLDS,
+    )
+
+    def require_shift_options(self):
+        """InputError for what does not go together or does nothing; operators in the one way to write them."""
+        if self.operators is not None:
+            try:
+                object.__setattr__(self, "operators", named(self.operators))
+            except InputError as error:
+                raise InputError(f"--{error}") from None
+        require_at_least(self, activation_bits=0)
+        shifts = chosen(self.operators or "float")
+        if self.activation_bits and self.student == "spiking":
+            raise InputError("--activation-bits: of --student ann; spiking neurons hand on spikes")
+        if self.student == "ann" and "query" in shifts:
+            raise InputError(f"--operators {self.operators}: an ann student has no spiking queries")
+        if self.student == "ann" and self.thresholds not in (None, "fixed"):
+            raise InputError("--thresholds: an ann student has no spiking neurons")
+        if shifts and self.leak not in (None, 1):
+            raise InputError(f"--operators {self.operators}: for neurons without a leak, found --leak {self.leak}")
+        if shifts and self.drive == "instant":
+            raise InputError(f"--operators {self.operators}: for the differential drive, found --drive instant")
+        if shifts and self.recurrent:
+            raise InputError(
+                f"--operators {self.operators}: not with --feedback, --looped or --lateral: a loop of step functions "
+                "need not have a fixed point"
+            )

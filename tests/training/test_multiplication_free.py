@@ -1,0 +1,231 @@
+"""distill with shift operators and low-bit weights: options, calibrated thresholds, students that teach students."""
+
+import json
+
+import numpy as np
+import pytest
+from models import random_batch, random_student, random_teacher
+from tiny import edit_json, interrupt, run, write_sst2, write_teacher
+
+import nanospike
+from nanospike import distill
+from nanospike.config.errors import InputError
+from nanospike.data.text import Encoded
+from nanospike.distill_options import Distill
+from nanospike.model.fresh import init_student, with_operators
+from nanospike.model.quantise import low_bit, low_bit_names
+from nanospike.model.student_teacher import StudentTeacher
+from nanospike.training.query_thresholds import with_calibrated_thresholds
+
+SHORT = ("--batch-size", 14, "--epochs", 1, "--log-every", 1, "--time-steps", "1,2", "--workers", 1)
+STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    root = tmp_path_factory.mktemp("multiplication-free")
+    write_sst2(root / "data")
+    write_teacher(root / "teacher", pooler=False, mixing=4, **STILL)
+    return root
+
+
+def distilled(places, out, *options, teacher="teacher", status=0):
+    """The student of a short run, loaded."""
+    where = ("--teacher", places / teacher, "--task", "sst-2", "--data-dir", places / "data", "--output-dir", out)
+    assert run(distill.main, *where, *SHORT, *options) == status
+    return nanospike.load_student(out) if status == 0 else None
+
+
+def saved(out, name="training_args"):
+    return json.loads((out / f"{name}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def shift(places):
+    options = ("--operators", "shift", "--weights", "ternary", "--embedding-weights", "binary", "--spikes", "signed")
+    distilled(places, places / "shift", *options, "--half-steps")
+    return places / "shift"
+
+
+def test_a_student_of_shifts_and_low_bit_weights(shift):
+    student, args = nanospike.load_student(shift), saved(shift)
+    assert (student.config.operators, student.config.half_steps) == ("shift", True) and student.low_bit
+    assert (args["operators"], args["weights"], args["thresholds"]) == ("shift", "ternary", "calibrated")
+    for name, kind in low_bit_names(student.config).items():
+        assert kind == ("ternary" if name.startswith("encoder") else "binary")
+        assert np.array_equal(low_bit(student.parameters()[name], kind), student.parameters()[name])
+    own = {n for n in student.parameters() if n.startswith("thresholds.")}
+    assert own == {f"thresholds.encoder.{i}.{p}" for i in (0, 1) for p in ("query", "key")}
+    results = saved(shift, "eval_results")
+    assert set(results["spiking"]) == {"1", "2"} and 0 < results["mean_rate"] < 1
+
+
+def test_training_moves_masters_that_the_checkpoint_has(shift):
+    from nanospike.files.model_files import read_tensors
+
+    last = sorted((shift / "checkpoints").iterdir())[-1]
+    masters, student = read_tensors(last / "model.safetensors"), nanospike.load_student(shift)
+    weight = "encoder.layer.1.output.dense.weight"
+    assert len(np.unique(np.abs(masters[weight][0]))) > 3
+    assert np.array_equal(low_bit(masters[weight], "ternary"), student.parameters()[weight])
+
+
+@pytest.mark.parametrize("update", [1, 3])
+def test_it_resumes_to_the_same_bits(places, shift, update, tmp_path, monkeypatch):
+    options = ("--operators", "shift", "--weights", "ternary", "--embedding-weights", "binary", "--spikes", "signed")
+    more = (*options, "--half-steps", "--save-every", 1)
+    with monkeypatch.context() as patch:
+        interrupt(patch, update)
+        distilled(places, tmp_path / "run", *more, status=130)
+    if update > 1:
+        distilled(places, tmp_path / "run", *more, "--resume")
+        whole, again = (nanospike.load_student(d).parameters() for d in (shift, tmp_path / "run"))
+        assert all(np.array_equal(again[n], p) for n, p in whole.items()) and again.keys() == whole.keys()
+
+
+def test_a_run_begun_before_these_options_were_there_goes_on(places, tmp_path):
+    distilled(places, tmp_path / "run", "--max-steps", 1)
+    state = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1] / "state.json"
+    options = json.loads(state.read_text())["options"]
+    for name in ("operators", "half_steps", "weights", "embedding_weights", "activation_bits"):
+        del options[name]
+    edit_json(state, options=options)
+    distilled(places, tmp_path / "run", "--max-steps", 1, "--resume")
+    distilled(places, tmp_path / "run", "--max-steps", 1, "--resume", "--weights", "binary", status=2)
+
+
+def test_down_in_bits_step_by_step_with_a_student_as_teacher(places, tmp_path):
+    """float, then ternary taught by it, then binary taught by that."""
+    first = distilled(places, tmp_path / "float", "--spikes", "signed")
+    teach = ("--init", tmp_path / "float", "--weights", "ternary")
+    second = distilled(places, tmp_path / "ternary", *teach, teacher=tmp_path / "float")
+    third = distilled(
+        places, tmp_path / "binary", "--init", tmp_path / "ternary", "--weights", "binary", "--operators", "relu,norm",
+        teacher=tmp_path / "ternary",
+    )  # fmt: skip
+    assert [s.config.weights for s in (first, second, third)] == ["float", "ternary", "binary"]
+    assert third.config.operators == "norm,relu" and third.config.spikes == "signed"
+    kept = distilled(places, tmp_path / "kept", "--init", tmp_path / "ternary", teacher=tmp_path / "ternary")
+    assert kept.config.weights == "ternary" and saved(tmp_path / "kept")["weights"] == "ternary"
+
+
+def test_a_student_teaches_what_it_settles_at(places):
+    student, inputs = random_student(3, weights="ternary", operators="shift"), random_batch(3)
+    teacher, settled = StudentTeacher(student), student.equilibrium(*inputs)
+    out, _ = teacher.forward(inputs)
+    for found, wanted in zip(
+        [*out.hidden_states, *out.attention_scores, out.logits],
+        [*settled.hidden_states, *settled.attention_scores, settled.logits], strict=True,
+    ):  # fmt: skip
+        assert np.array_equal(found, wanted)
+    value, _ = student.distill_gradients(*inputs[:2], out, inputs[2], logits=0.0)
+    student.tree["distill_map"]["weight"][...] = np.eye(8)
+    student.tree["distill_map"]["bias"][...] = 0
+    again, _ = student.distill_gradients(*inputs[:2], out, inputs[2], logits=0.0)
+    assert value > 0.1 and again == 0  # it has nothing to learn from itself
+
+
+def test_an_ordinary_bert_of_few_bits(places, tmp_path):
+    options = ("--student", "ann", "--weights", "ternary", "--activation-bits", "3", "--operators", "softmax,relu")
+    student = distilled(places, tmp_path, *options)
+    config = student.config
+    assert (config.activation, config.activation_bits, config.weights) == ("ann", 3, "ternary")
+    assert saved(tmp_path, "eval_results")["spiking"] == {}
+
+
+# ---- thresholds of queries and keys ---------------------------------------------------------------------------
+
+
+def some_texts(n=6, length=5):
+    rng = np.random.default_rng(1)
+    return Encoded([rng.integers(0, 40, length) for _ in range(n)], [np.zeros(length, np.int64)] * n)
+
+
+@pytest.mark.parametrize("quantile", [0.5, 1.0])
+def test_calibrated_thresholds_are_quantiles_of_the_teachers_currents(quantile):
+    teacher, texts = random_teacher(5), some_texts()
+    config = teacher.config.__dict__ | {"operators": "shift", "spikes": "signed", "num_hidden_layers": 1}
+    student = with_calibrated_thresholds(
+        init_student(config, teacher, dtype="float64", layer_map=[2]), teacher, texts, [2], quantile
+    )
+    ids = np.array(texts.ids)
+    entering = teacher(ids, None, ids * 0).hidden_states[1]
+    for kind in ("query", "key"):
+        this = teacher.tree["encoder"]["layer"][1]["attention"]["self"][kind]
+        wanted = np.quantile(np.abs(entering @ this["weight"].T + this["bias"]), quantile)
+        np.testing.assert_allclose(student.parameters()[f"thresholds.encoder.0.{kind}"], [wanted], rtol=1e-12)
+
+
+def test_at_the_largest_currents_no_query_is_clipped():
+    """Scores are then those of the teacher's operators: the thresholds change nothing."""
+    teacher, texts = random_teacher(5, labels=0), some_texts()
+    base = teacher.config.__dict__ | {"spikes": "signed", "v_th": 64.0}
+    ids = np.array(texts.ids)
+    wanted = init_student(base, teacher, dtype="float64").equilibrium(ids).attention_scores
+    student = init_student(base | {"operators": "query"}, teacher, dtype="float64")
+    for fitted in (student, with_calibrated_thresholds(student, teacher, texts, quantile=1.0)):
+        for found, score in zip(fitted.equilibrium(ids).attention_scores, wanted, strict=True):
+            np.testing.assert_allclose(found, score, rtol=1e-9, atol=1e-10)
+    assert not np.allclose(
+        with_calibrated_thresholds(student, teacher, texts, quantile=0.5).equilibrium(ids).attention_scores[0],
+        wanted[0],
+    )
+
+
+@pytest.mark.parametrize("v_th", [1.0, 3.0])
+def test_a_student_whose_queries_become_spikes_has_the_same_scores(v_th):
+    """Where nothing is clipped; and back again."""
+    inputs = random_batch(2)
+    student = random_student(2, spikes="signed", v_th=v_th)
+    for p in (student.tree["encoder"]["layer"][i]["attention"]["self"][n] for i in (0, 1) for n in ("query", "key")):
+        p["weight"] *= 0.02
+        p["bias"] *= 0.02
+    other = with_operators(student, operators="query")
+    assert other.config.operators == "query"
+    for changed in (other, with_operators(other, operators="float")):
+        for found, wanted in zip(*(s.equilibrium(*inputs).attention_scores for s in (changed, student)), strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-12)
+
+
+# ---- what does not go together --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "message, options",
+    [
+        ("--operators: found 'gelu', expected float, shift", {"operators": "gelu"}),
+        ("found --leak 0.9", {"operators": "shift", "leak": 0.9}),
+        ("found --drive instant", {"operators": "softmax", "drive": "instant"}),
+        ("--operators norm: not with --feedback", {"operators": "norm", "feedback": True}),
+        ("--operators norm: not with --feedback", {"operators": "norm", "looped": True, "encoders": 2}),
+        ("--operators norm: not with --feedback", {"operators": "norm", "lateral": True}),
+        ("an ann student has no spiking queries", {"operators": "shift", "student": "ann"}),
+        ("--thresholds: an ann student has no spiking neurons", {"thresholds": "calibrated", "student": "ann"}),
+        ("--activation-bits: of --student ann", {"activation_bits": 3, "student": "spiking"}),
+        ("--activation-bits: found -1", {"activation_bits": -1}),
+    ],
+)
+def test_what_does_not_go_together_is_refused(message, options):
+    with pytest.raises(InputError, match=message):
+        Distill(**options)
+
+
+@pytest.mark.parametrize(
+    "message, options",
+    [
+        ("--thresholds calibrated: for spiking queries, found --operators norm", ("--thresholds", "calibrated")),
+        ("half_steps: without effect", ("--half-steps", "--operators", "query")),
+        ("--activation-bits: of --student ann", ("--activation-bits", 2)),
+    ],
+)
+def test_what_shows_later_is_one_line_and_leaves_nothing(places, message, options, tmp_path, capsys):
+    distilled(places, tmp_path / "out", "--operators", "norm", *options, status=2)
+    printed = capsys.readouterr().err
+    assert message in printed and printed.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_a_student_with_thresholds_of_its_own_teaches_only_those_that_start_from_it(places, shift, tmp_path, capsys):
+    distilled(places, tmp_path / "out", teacher=shift, status=2)
+    assert "start from it with --init DIR" in capsys.readouterr().err
+    again = distilled(places, tmp_path / "again", "--init", shift, "--max-steps", 1, teacher=shift)
+    assert again.config.operators == "shift"
