@@ -13,7 +13,7 @@ from .config.errors import InputError
 from .config.models import StudentConfig, read_config
 from .config.operators import chosen
 from .config.options import parse
-from .data.corpus import read_corpus
+from .data.corpus import Corpus, read_corpus
 from .data.own import agreement, own_data, with_class_weights
 from .data.tasks import answers, find_task, read_splits, require_label_order, training_texts
 from .data.text import Masking, encode_splits, evenly, load_tokenizer, require_segments, save_tokenizer
@@ -32,6 +32,7 @@ from .results.inference import (
     nested,
     peak_memory_mb,
     run_student,
+    spent,
     table,
     teacher_logits,
     with_teacher,
@@ -130,16 +131,31 @@ def prepare(options):
     masking = Masking.of(tokenizer, options.mask) if options.mask else None
     if options.class_weights:
         options = with_class_weights(options, task, data["internal"].labels)
-    require_startable(options)
-    return began, options, task, teacher, data, tokenizer, masking
-
-
-def run(began, options, task, teacher, data, tokenizer, masking):
-    scale = scale_of(teacher) if options.own else None
-    standardise(teacher, scale)
+    standardise(teacher, scale := scale_of(teacher) if options.own else None)
     student = initial_student(options, teacher, task, headless(options, teacher))
     if options.init not in FRESH:
         standardise(student, scale)
+    require_room(student.config, data, options)
+    require_startable(options)
+    return began, options, task, (teacher, student), data, tokenizer, masking
+
+
+def require_room(config, data, options):
+    """InputError unless the student has positions and segments for all texts; a fresh one has the teacher's."""
+    for part in data.values():
+        if isinstance(part, Corpus):
+            longest = part.max_length
+        else:
+            require_segments(part, config, f"--init {options.init}")
+            longest = part.lengths.max()
+        if longest > config.max_position_embeddings:
+            found = f"has {config.max_position_embeddings} positions, the texts have up to {longest} word pieces"
+            raise InputError(f"--init {options.init}: {found}; --max-length cuts them")
+
+
+def run(began, options, task, models, data, tokenizer, masking):
+    teacher, student = models
+    scale = scale_of(teacher) if options.own else None
     labels = {} if student.config.headless else described(task, scale)
     student.raw_config = labels | {"nanospike_version": __version__}
     begin(options)
@@ -151,7 +167,7 @@ def run(began, options, task, teacher, data, tokenizer, masking):
     summary = job.train(stages_of(options, teacher, student, training, job.workers, masking))
     if job.world.rank:
         return None
-    for model in (teacher, student):
+    for model in models:
         in_its_unit(model, scale)
     if not student.config.headless:
         few_steps = int(np.max(options.few_steps)) if "few-steps" in options.stages else None
@@ -169,7 +185,7 @@ def run(began, options, task, teacher, data, tokenizer, masking):
     if options.cache_dir is None:
         shutil.rmtree(cache_of(options), ignore_errors=True)
     print("\n".join(filter(None, (table(results), confusion_table(results, task)))))
-    print(f"{results['total_seconds']:.0f} s, {results['peak_memory_mb']:.0f} MB; saved in {options.output_dir}")
+    print(f"{spent(results['total_seconds'], results['peak_memory_mb'])}; saved in {options.output_dir}")
     return results
 
 

@@ -27,6 +27,7 @@ from .results.inference import (
     require_head,
     run_student,
     scored,
+    spent,
     table,
     with_teacher,
 )
@@ -169,7 +170,7 @@ def run(options, task, student, teacher, data, theirs, index):
         print("\n".join(filter(None, (table(results), confusion_table(results, task)))))
     if "predictions" in results:
         print(f"{task.name}: predictions in {options.output_dir}")
-    print(f"{results['seconds']:.0f} s, {results['peak_memory_mb']:.0f} MB")
+    print(spent(results["seconds"], results["peak_memory_mb"]))
     return results
 
 

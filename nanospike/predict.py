@@ -10,6 +10,7 @@ from .arrays.workers import WORKERS_HELP
 from .config.errors import InputError
 from .config.options import option, parse, require_at_least
 from .files.bundled import bundled
+from .files.model_files import finite
 from .results.classifier import ANYTIME_STEPS, AUTO, Classifier, predict
 from .results.stream import as_they_come, lines_of
 from .start import command
@@ -92,7 +93,7 @@ def requests_of(stream, as_json):
 
 def show(request, answer, as_json):
     if as_json:
-        print(json.dumps(request.fields | answer, ensure_ascii=False))
+        print(json.dumps(finite(request.fields | answer), ensure_ascii=False))
     else:
         label = "-" if answer["label"] is None else answer["label"]
         print(f"{label}\t{answer['score']:.4f}\t{request.line}")

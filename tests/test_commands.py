@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from models import random_student
 from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 from tiny import (
     CORPUS,
     POSITIONS,
@@ -598,6 +599,25 @@ def relabel(data, name, old, new):
     path.write_text(path.read_text().replace(old, new, 1))
 
 
+def fewer(directory, **sizes):
+    """A student with smaller tables of positions or segments."""
+    edit_json(directory / "config.json", **sizes)
+    tensors = load_file(directory / "model.safetensors")
+    for name, rows in sizes.items():
+        table = {"max_position_embeddings": "position", "type_vocab_size": "token_type"}[name]
+        tensors[f"embeddings.{table}_embeddings.weight"] = tensors[f"embeddings.{table}_embeddings.weight"][
+            :rows
+        ].copy()
+    save_file(tensors, directory / "model.safetensors")
+
+
+def pairs(directory):
+    """RTE's files beside those of the other task."""
+    (directory / "RTE").mkdir()
+    for name in ("train.tsv", "dev.tsv"):
+        (directory / "RTE" / name).write_text("index\tsentence1\tsentence2\tlabel\n0\ta joy\ta bore\tentailment\n")
+
+
 def widen_vocabulary(directory):
     (directory / "vocab.txt").write_text("\n".join([*VOCABULARY, "more"]) + "\n")
 
@@ -689,6 +709,24 @@ BAD = {
         (),
         "dev.tsv, line 2: label",
     ),
+    "student with fewer positions": (
+        *(distill, lambda p: fewer(p / "student", max_position_embeddings=8), ("--init", "{p}/student")),
+        "--init {p}/student: has 8 positions, the texts have up to 13 word pieces; --max-length cuts them",
+    ),
+    "student with fewer positions than a window": (
+        *(distill, lambda p: fewer(p / "student", max_position_embeddings=14)),
+        ("--init", "{p}/student", "--corpus", "{p}/corpus.txt", "--stages", "general"),
+        "--init {p}/student: has 14 positions, the texts have up to 16 word pieces",
+    ),
+    "student with one segment": (
+        *(distill, lambda p: fewer(p / "student", type_vocab_size=1) or pairs(p / "data")),
+        ("--init", "{p}/student", "--task", "rte", "--data-dir", "{p}/data/RTE"),
+        "--init {p}/student: type_vocab_size is 1, pairs of texts need 2",
+    ),
+    "student truncated for --init": (
+        *(distill, lambda p: truncate(p / "student/model.safetensors"), ("--init", "{p}/student")),
+        "not a whole safetensors",
+    ),
     "student output": (distill, None, ("--output-dir", "{p}/student"), "student: not empty"),
     "model is a BERT": (evaluate, None, ("--model", "{p}/teacher"), "model_type: found 'bert', expected 'nanospike'"),
     "student truncated": (evaluate, lambda p: truncate(p / "student/model.safetensors"), (), "not a whole safetensors"),
@@ -761,7 +799,7 @@ def test_bad_input_is_one_line_and_status_2_and_leaves_nothing(name, place, caps
     argv = (*argv[:-1], "  ") if more is None else (*argv, *(str(m).format(p=place) for m in more))
     before = contents(place)
     assert run(command.main, *argv) == 2
-    printed = capsys.readouterr()
+    printed, said = capsys.readouterr(), said.replace("{p}", str(place))
     assert printed.err.count("\n") == 1 and printed.err.endswith("\n") and said in printed.err, printed.err
     assert "error: " in printed.err and printed.out == ""
     assert contents(place) == before
@@ -787,6 +825,18 @@ def test_exit_status_and_standard_error_of_a_process(argv, stdin, said, made, tm
     status, out, err = process("-m", f"nanospike.{argv[0]}", *argv[1:], input=stdin, cwd=tmp_path)
     assert (status, out) == (2, "") and err.count("\n") == 1 and said in err, err
     assert contents(tmp_path) == {}
+
+
+def test_where_the_system_tells_no_memory(made, tmp_path, monkeypatch, capsys):
+    """Windows has no module resource: the JSON then says null, as JSON can."""
+    monkeypatch.setitem(sys.modules, "resource", None)
+    where = ("--task", "sst-2", "--data-dir", made / "data", "--time-steps", 2, "--output-dir")
+    assert run(evaluate.main, "--model", made / "student", *where, tmp_path / "scores") == 0
+    assert run(distill.main, "--teacher", made / "teacher", "--max-steps", 1, *where, tmp_path / "student") == 0
+    assert " s; saved in" in capsys.readouterr().out
+    for path in ("scores/eval_results.json", "student/eval_results.json", "student/train_results.json"):
+        strict = json.loads((tmp_path / path).read_text(), parse_constant=lambda name: pytest.fail(name))
+        assert strict["peak_memory_mb"] is None, path
 
 
 def test_a_student_of_the_library_can_be_evaluated(tmp_path, made):

@@ -234,6 +234,7 @@ def commands(p):
     }
 
 
+INIT = ("--init", "{p}/students")
 # name: (command, what is spoilt first, options, what the line says)
 BAD = {
     "a file is missing": (
@@ -247,6 +248,10 @@ BAD = {
     "no teacher of a task": (
         *(distill, lambda p: shutil.rmtree(p / "teachers/sts-b"), ("--task", "sst-2,sts-b")),
         "teachers/sts-b/config.json: No such file",
+    ),
+    "a student to begin with is broken": (
+        *(distill, lambda p: (p / "students/sts-b/model.safetensors").write_bytes(b"x" * 9), ("--task", "all", *INIT)),
+        "students/sts-b/model.safetensors: not a whole safetensors file",
     ),
     "no student of a task": (
         *(evaluate, lambda p: shutil.rmtree(p / "students/mnli"), ("--task", "all")),

@@ -136,11 +136,11 @@ def _from_file(path, known):
 
 def plain(record):
     """The record as a dict that JSON can hold."""
-    return {
-        k: str(v)
-        if isinstance(v, Path)
-        else [str(x) if isinstance(x, Path) else x for x in v]
-        if isinstance(v, tuple)
-        else v
-        for k, v in asdict(record).items()
-    }
+    return {name: plain_value(value) for name, value in asdict(record).items()}
+
+
+def plain_value(value):
+    """An option's value as JSON gives it back: a text for a path, a list for a tuple."""
+    if isinstance(value, tuple):
+        return [plain_value(v) for v in value]
+    return str(value) if isinstance(value, Path) else value

@@ -6,14 +6,16 @@ import mmap
 import shutil
 import struct
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from ..config.errors import InputError
-from .model_files import read_json, replacing, write_json
+from .model_files import read_json, remove_leftovers, replacing, write_json
 
 LISTING = "complete.json"  # written last: {file: [bytes, SHA-256]}
+STALE = 3600.0  # seconds in which nothing was written to what a process had begun: it is gone
 KINDS = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I64": "<i8"}
 
 
@@ -21,8 +23,10 @@ def kept(directory, make):
     """`directory`, as make(directory) once filled it: made now, unless it is there and nothing in it has changed.
 
     It is made under another name and then renamed. One that is damaged is made again, with a line on standard error.
+    What was begun beside it, of its kind (the name up to a hyphen), and left is removed.
     """
     directory = Path(directory)
+    remove_leftovers(directory.parent, f"{directory.name.partition('-')[0]}*", STALE)
     if (problem := damage(directory)) is None:
         return directory
     if directory.exists():
@@ -30,7 +34,6 @@ def kept(directory, make):
     directory.parent.mkdir(parents=True, exist_ok=True)
     try:
         with replacing(directory) as temporary:
-            shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
             make(temporary)
             write_json(temporary / LISTING, {p.name: _described(p) for p in sorted(temporary.iterdir())})
@@ -50,10 +53,13 @@ def damage(directory):
         return f"no {LISTING} that can be read"
     for name, described in listing.items():
         path = directory / name
-        if not path.is_file() or path.stat().st_size != described[0]:
-            return f"{name} is not of {described[0]} bytes"
-        if _described(path) != described:
-            return f"{name} has changed"
+        try:
+            if path.stat().st_size != described[0]:
+                return f"{name} is not of {described[0]} bytes"
+            if _described(path) != described:
+                return f"{name} has changed"
+        except FileNotFoundError:  # never there, or gone while it was looked at
+            return f"{name} is gone"
     return None
 
 
@@ -63,8 +69,20 @@ def _described(path):
 
 
 def size(directory):
-    """Bytes of the files in `directory`."""
-    return sum(p.stat().st_size for p in directory.iterdir())
+    """Bytes of the files in `directory`; of those that another process has removed meanwhile, 0."""
+    total = 0
+    with suppress(FileNotFoundError):
+        for path in directory.iterdir():
+            with suppress(FileNotFoundError):
+                total += path.stat().st_size
+    return total
+
+
+def last_used(directory):
+    """When it was used last, in seconds; of one that another process has removed meanwhile, 0."""
+    with suppress(FileNotFoundError):
+        return directory.stat().st_mtime
+    return 0.0
 
 
 def map_file(path):

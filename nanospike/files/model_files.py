@@ -4,11 +4,15 @@ Whatever is written is written under another name first and then renamed, so tha
 """
 
 import json
+import math
 import os
+import re
+import secrets
 import shutil
 import struct
+import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -35,24 +39,37 @@ def read_json(path):
 
 def read_tensors(path):
     """{name: array} of one safetensors file; float16, bfloat16 and packed tensors (packing.py) become float32."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as file:
-            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}
-            if strange := [f"{name} ({kind})" for name, kind in kinds.items() if kind not in TENSOR_KINDS]:
-                raise InputError(f"{path}: tensors of a type that NumPy lacks: {_some(strange)}")
-            tensors = {name: file.get_tensor(name) for name, kind in kinds.items() if kind != "BF16"}
-            metadata = file.metadata()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from None
-    except SafetensorError as error:
-        raise InputError(f"{path}: not a whole safetensors file: {error}") from None
+    with _opened(path) as file:
+        kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}
+        if strange := [f"{name} ({kind})" for name, kind in kinds.items() if kind not in TENSOR_KINDS]:
+            raise InputError(f"{path}: tensors of a type that NumPy lacks: {_some(strange)}")
+        tensors = {name: file.get_tensor(name) for name, kind in kinds.items() if kind != "BF16"}
+        metadata = file.metadata()
     if len(tensors) < len(kinds):
         tensors |= _read_bfloat16(path)
     return {
         n: t.astype(np.float32) if t.dtype == np.float16 else t for n, t in unpacked(tensors, metadata, path).items()
     }
+
+
+def require_whole(path):
+    """InputError unless a safetensors file is there and as long as its header says; reads only that."""
+    with _opened(path):
+        pass
+
+
+@contextmanager
+def _opened(path):
+    """safetensors' reader of a file; InputError for one that cannot be read or is not whole."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            yield file
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    except SafetensorError as error:
+        raise InputError(f"{path}: not a whole safetensors file: {error}") from None
 
 
 def _read_bfloat16(path):
@@ -149,13 +166,17 @@ def placed(tensors, device, dtype, copy=True):
 def replacing(path):
     """A temporary path beside `path` that takes its place when the block ends well, and is removed otherwise.
 
-    The block may make it a file or a directory.
+    The block may make it a file or a directory. Its name is random: processes of several machines may write beside one
+    another, and their numbers are no names. What it holds is on the disk before it has the name.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         yield temporary
+        for written in (*temporary.glob("**/*"), temporary):
+            _to_disk(written)
         os.replace(temporary, path)
+        _to_disk(path.parent)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)
@@ -163,9 +184,45 @@ def replacing(path):
             temporary.unlink(missing_ok=True)
 
 
+def _to_disk(path):
+    """Wait until the file, or the names in the directory, are on the disk, where the system can say so."""
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some file systems know no such thing
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def leftovers(directory, of="*"):
+    """What `replacing` began in `directory`, for names that match `of`, and has not finished (yet)."""
+    return [p for p in Path(directory).glob(f".{of}.tmp") if re.fullmatch(r"\..+\.[0-9a-f]+\.tmp", p.name)]
+
+
+def remove_leftovers(directory, of="*", older_than=0.0):
+    """Remove what a killed process left of `replacing`: where nothing was written for so many seconds."""
+    for path in leftovers(directory, of):
+        with suppress(FileNotFoundError):  # its process is alive, and done with it
+            latest = max(p.stat().st_mtime for p in (path, *path.glob("**/*")))
+            if time.time() - latest >= older_than:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def finite(value):
+    """A value for JSON, which knows no NaN and no infinity: null in their place, in dicts and lists too."""
+    if isinstance(value, dict):
+        return {key: finite(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_json(path, value):
+    """Write a JSON file; what is not a finite number becomes null."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(finite(value), indent=2) + "\n", encoding="utf-8")
 
 
 def write_tensors(path, tensors, dtype=None, patterns=None):

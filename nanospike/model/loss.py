@@ -27,8 +27,13 @@ class Totals:
     @classmethod
     def of(cls, attention_mask):
         """The totals of a batch, from its mask (B, L)."""
-        lengths = attention_mask.sum(axis=1)
-        return cls(len(attention_mask), lengths.sum(), (lengths * lengths).sum())
+        return cls.of_lengths(attention_mask.sum(axis=1))
+
+    @classmethod
+    def of_lengths(cls, lengths):
+        """The totals of a batch, from the lengths (B,) of its examples, of any integer type."""
+        lengths = lengths.astype("int64", copy=False)  # the squares of a short type would wrap
+        return cls(len(lengths), lengths.sum(), (lengths * lengths).sum())
 
 
 def hidden_loss(a, target, attention_mask, distill_map, totals=None):

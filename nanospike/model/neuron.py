@@ -82,15 +82,16 @@ class Firing:
 def spike(membrane, count, firing, out=None):
     """Spikes of one time step, -1, 0 or 1 (int8), from membranes that have received their current.
 
-    `membrane` and `count` (the sum of a neuron's spikes so far) have the same shape; neither is changed. A
-    corrective neuron emits -1 only if its count is above 0, so that its rate stays in [0, 1]. out: int8 buffer to use.
+    `membrane` and `count` (the sum of a neuron's spikes so far; of a leaky one with the weights that they have now)
+    have the same shape; neither is changed. A corrective neuron emits -1 only if its count is 1 or more, so that its
+    rate stays in [0, 1]. out: int8 buffer to use.
     """
     xp = namespace(membrane)
     emitted = xp.empty(membrane.shape, xp.int8) if out is None else out
     upper = firing.v_th if firing.upper is None else firing.upper
     xp.greater_equal(membrane, upper, out=emitted.view(xp.bool_))  # 0 and 1 are the same bytes either way
     if firing.spikes == "corrective":
-        emitted -= (membrane <= firing.lower) & (count > 0)
+        emitted -= (membrane <= firing.lower) & (count >= 1)
     elif firing.spikes == "signed":
         emitted -= membrane <= firing.lower
     return emitted

@@ -44,7 +44,8 @@ class Population:
     """The neurons of one population: membrane, count and what they sent last, arrays of the current's shape.
 
     count is an integer type that time_steps fit into; membrane and sent are of the current's dtype. fired: the spikes
-    of both signs, if they differ from the count; weighted: the leak-weighted sum of spikes, of leaky neurons.
+    of both signs, if they differ from the count; weighted: the leak-weighted sum of spikes, of leaky neurons, whose
+    rate it makes: it also says what a corrective spike may take back.
     """
 
     def __init__(self, current, start, time_steps, signed, leaky):
@@ -56,12 +57,11 @@ class Population:
         self.fired = xp.zeros(current.shape, kind) if signed else self.count
         self.weighted = xp.zeros_like(current) if leaky else None
 
-    def tally(self, leak):
+    def tally(self):
         self.count += self.emitted
         if self.fired is not self.count:
             self.fired += abs(self.emitted)
         if self.weighted is not None:
-            self.weighted *= leak
             self.weighted += self.emitted
 
     def keep(self, rows):
@@ -158,13 +158,17 @@ class Neurons:
         state.sent[...] = state.count
         subtract_spent(state.membrane, state.sent, firing.v_th)
         spike(state.membrane, state.count, firing, state.emitted)
-        state.tally(self.leak)
+        state.tally()
         state.sent[...] = state.count
         state.sent /= self.step
 
     def _instant(self, state, current, firing):
-        membrane_step(state.membrane, current, state.count, firing, state.emitted)
-        state.tally(self.leak)
+        count = state.count
+        if state.weighted is not None:
+            state.weighted *= self.leak
+            count = state.weighted
+        membrane_step(state.membrane, current, count, firing, state.emitted)
+        state.tally()
         state.sent[...] = state.emitted
 
     def rate(self, population):

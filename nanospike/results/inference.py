@@ -171,13 +171,18 @@ def nested(by_split):
 
 
 def peak_memory_mb():
-    """Largest resident memory of this process so far; nan where the system does not tell."""
+    """Largest resident memory of this process so far; None where the system does not tell."""
     try:
         import resource
     except ImportError:  # Windows
-        return float("nan")
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def spent(seconds, memory):
+    """What a run took, in words; memory: that of peak_memory_mb."""
+    return f"{seconds:.0f} s" + (f", {memory:.0f} MB" if memory is not None else "")
 
 
 def table(results):

@@ -1,7 +1,7 @@
 """The training loop that the commands share: batches, updates, log, checkpoints, resume.
 
-The order of the data and every random number are functions of (seed, stage, step), so that a resumed run goes on
-exactly where it was.
+The order of the data is a function of (seed, stage, epoch), every random number one of (seed, stage, step, part of the
+batch), so that a run that is resumed with as many workers goes on exactly where it was.
 """
 
 import json
@@ -20,13 +20,16 @@ from ..arrays.workers import Workers, shares
 from ..config.errors import InputError
 from ..config.options import flag, plain
 from ..data.text import batch_order, collate
+from ..files.model_files import finite
 from ..model.loss import Totals
 from .optim import Diverged, linear_schedule
 from .optim_device import optimizer_of
+from .options import part_of
 from .parallel import Sums, world
 from .progress import progress
 from .resume import (
     LOG,
+    Position,
     has_checkpoint,
     note_divergence,
     read_best,
@@ -64,7 +67,7 @@ class Stage:
     score: Callable | None = None  # () -> how good the weights are, for every checkpoint; then each epoch ends with one
 
     def steps(self, options):
-        wanted = math.ceil(self.epochs * self._per_epoch(options))
+        wanted = max(1, math.ceil(part_of(self.epochs, self._per_epoch(options))))
         return min(wanted, options.max_steps) if options.max_steps else wanted
 
     def saves_after(self, step, options):
@@ -92,7 +95,8 @@ class Run:
         self.options, self.parameters = options, parameters
         self.world = world()
         self.workers = Workers(options.workers or self.world.threads, options.device)
-        self.first_part = self.world.before(self.workers.size)
+        self.worker_counts = self.world.gathered(self.workers.size)  # of all ranks: what 0 stood for
+        self.first_part = sum(self.worker_counts[: self.world.rank])
         self.log_path = Path(options.output_dir) / LOG
         self.interrupted = self.signalled = False  # the first is what all ranks know of the second
 
@@ -100,17 +104,17 @@ class Run:
         """Train the stages in turn; returns a summary {stage: {steps, loss, seconds}}."""
         position, summary, restored = self._restore() if self.options.resume else ({}, {}, None)
         self.world.require_same(self.parameters)
-        with self._finishing_the_step_on_interrupt():
-            for stage in stages:
-                if stage.name in summary:  # it was done before the run was interrupted
-                    continue
-                self.world.in_turn(stage.prepare)
-                start, optimizer = 0, self._optimizer()  # fresh moments: its loss is another than the last stage's
-                if stage.name == position.get("stage"):
-                    start, optimizer = position["step"], restored
+        for stage in stages:
+            if stage.name in summary:  # it was done before the run was interrupted
+                continue
+            self.world.in_turn(stage.prepare)  # a Ctrl-C in it ends the run at once: nothing has been learnt since
+            start, optimizer = 0, self._optimizer()  # fresh moments: its loss is another than the last stage's
+            if stage.name == position.get("stage"):
+                start, optimizer = position["step"], restored
+            with self._finishing_the_step_on_interrupt():
                 summary[stage.name] = self._train_stage(stage, optimizer, start, summary)
-                if self.interrupted:
-                    self._stop(stage, summary[stage.name]["steps"])
+            if self.interrupted:
+                self._stop(stage, summary[stage.name]["steps"])
         return summary
 
     @staticmethod
@@ -120,8 +124,12 @@ class Run:
 
     @contextmanager
     def _finishing_the_step_on_interrupt(self):
-        """The first Ctrl-C ends the run after the step it falls in, and saves; the second ends it at once."""
-        if threading.current_thread() is not threading.main_thread():
+        """The first Ctrl-C ends the run after the step it falls in, and saves; the second ends it at once.
+
+        Where SIGINT is ignored, as in a job that a shell runs in the background, it stays so.
+        """
+        ignored = signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None)
+        if ignored or threading.current_thread() is not threading.main_thread():
             yield
             return
 
@@ -160,20 +168,20 @@ class Run:
         window_time, window_examples, window_steps = began, 0, 0
         for step in range(start, total):
             index = next(order)
-            rate = stage.learning_rate * linear_schedule(step, total, int(options.warmup * total))
+            rate = stage.learning_rate * linear_schedule(step, total, int(part_of(options.warmup, total)))
             try:
                 terms, grads, notes = sums.step(lambda: self._gradients(stage, index, step), self.signalled)  # noqa: B023
                 norm = optimizer.update(grads, rate, options.clip_norm, self.workers)
                 stage.project(self.parameters)
                 logged = (step + 1) % options.log_every == 0 or step + 1 == total
-                saved = options.save_every and (step + 1) % options.save_every == 0
-                if logged or saved:
+                saved = stage.saves_after(step + 1, options)
+                self.interrupted = stopping = self.interrupted or sums.interrupted
+                if logged or saved or stopping:
                     optimizer.check()
             except Diverged as error:
                 raise self._diverged(
                     f"stage {stage.name}, step {step + 1}: {error}", stage, step, optimizer, summary
                 ) from None
-            self.interrupted = self.interrupted or sums.interrupted
             window_examples, window_steps = window_examples + len(index), window_steps + 1
             if logged:
                 values = {name: float(v) for name, v in terms.items()}
@@ -190,13 +198,13 @@ class Run:
                     **notes(),
                     **sums.figures(window_steps),
                 }
-                self._log(line)
+                self._log(finite(line))
                 bar.show(step + 1, line)
                 window_time, window_examples, window_steps = time.perf_counter(), 0, 0
-            if stage.saves_after(step + 1, options) and step + 1 < total:
+            if saved and step + 1 < total:
                 self._save(stage, step + 1, optimizer, summary)
             del terms, grads, notes  # else this step's activations live through the next one
-            if self.interrupted and step + 1 < total:
+            if stopping and step + 1 < total:
                 self._save(stage, step + 1, optimizer, summary)
                 self._stop(stage, step + 1)
         bar.close()
@@ -216,13 +224,13 @@ class Run:
         mine = self.world.mine(lengths)
         slices = shares(lengths[mine], self.workers.size) if len(lengths[mine]) else []
         parts = [collate(data, index[mine][s], self.options.device) for s in slices]
-        return parts, Totals(len(index), lengths.sum(), (lengths * lengths).sum())
+        return parts, Totals.of_lengths(lengths)
 
     def _log(self, line):
         if self.world.rank:
             return
         with open(self.log_path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({k: _rounded(v) for k, v in line.items()}) + "\n")
+            file.write(json.dumps({k: _rounded(v) for k, v in line.items()}, allow_nan=False) + "\n")
 
     def _save(self, stage, step, optimizer, summary):
         """A checkpoint, by rank 0, of what is the same on all ranks; from here on they all know of a Ctrl-C."""
@@ -232,7 +240,8 @@ class Run:
 
     def _write(self, stage, step, optimizer, summary):
         score = None if stage.score is None else stage.score()
-        write_checkpoint(self.options, self.parameters, optimizer, stage.name, step, summary, score)
+        position = Position(stage.name, step, summary, self.worker_counts, score)
+        write_checkpoint(self.options, self.parameters, optimizer, position)
 
     def take_best(self):
         """The weights of the checkpoint with the best score become the parameters."""
@@ -247,6 +256,8 @@ class Run:
         restore(self.parameters, optimizer, state, weights, moments)
         print(f"resuming {state['stage']} after step {state['step']}", file=sys.stderr)
         then, now = state["options"], plain(self.options)
+        if "workers" in state:  # as counted then; what an older version wrote has the option only
+            then, now = then | {"workers": state["workers"]}, now | {"workers": self.worker_counts}
         if other := [flag(n) for n in ("device", "workers") if now[n] != then.get(n)]:
             effect = "rounds sums in another order and draws other dropout"
             warnings.warn(f"{', '.join(other)}: another than before, which {effect}", stacklevel=2)
@@ -254,4 +265,4 @@ class Run:
 
 
 def _rounded(value):
-    return float(f"{value:.6g}") if isinstance(value, float) and math.isfinite(value) else value
+    return float(f"{value:.6g}") if isinstance(value, float) else value

@@ -13,13 +13,15 @@ from ..arrays.tree import RowSum
 from ..arrays.workers import ALONE
 
 EXPLODED = 1000.0  # times the usual norm of the gradient
+IN_A_ROW = 5  # updates with such a norm, after which a run is stopped: what is clipped does no harm once
+HARMLESS = 1.0  # norm that alarms nobody where nothing is clipped: there is no scale but that of the default clip
 JUDGED = 10  # updates, before a norm is compared with the usual one: their geometric mean, with weights that fall by
 FADE = 0.95  # per update
 CHUNK = 131072  # elements updated at a time: few enough for the last-level cache, enough that Python is no bottleneck
 
 
 class Diverged(RuntimeError):
-    """A gradient is not finite, or has exploded; nothing was updated."""
+    """A gradient is not finite, or the last ones have exploded; nothing was updated with this one."""
 
 
 def linear_schedule(step, total, warmup):
@@ -48,38 +50,37 @@ def require_contiguous(parameters):
 
 
 def diverged(norm, update, usual=None):
-    """The Diverged of a gradient's norm at an update (from 1); usual: that of those before, if it exploded."""
-    found = f"{norm}" if usual is None else f"{norm:.3g}"
-    before = "" if usual is None else f", {usual:.3g} before"
-    return Diverged(f"gradient norm is {found} at update {update}{before}; lower --learning-rate")
+    """The Diverged of a gradient's norm at an update (from 1); usual: the norm before a row that exploded."""
+    found = f"gradient norm is {norm} at update {update}"
+    if usual is not None:
+        row = f"the {IN_A_ROW}th of such a size in a row, {usual:.3g} before"
+        found = f"gradient norm is {norm:.3g} at update {update}, {row}"
+    return Diverged(f"{found}; lower --learning-rate")
 
 
 class AdamW:
     """Loshchilov & Hutter 2019 (arXiv 1711.05101), decoupled weight decay, bias-corrected.
 
-    State: `step`, moments {name: (mean, mean of squares)} of the shapes of the parameters, and `log_norm`, the
-    logarithm of the usual norm of the gradient, None before the first.
+    State: `step`, moments {name: (mean, mean of squares)} of the shapes of the parameters, `log_norm`, the logarithm
+    of the usual norm of the gradient, None before the first, and `exploded`, how many of the last norms were beyond it.
     """
 
     def __init__(self, parameters, *, weight_decay=0.01, betas=(0.9, 0.999), eps=1e-8):
         self.parameters, self.weight_decay, self.betas, self.eps = parameters, weight_decay, betas, eps
-        self.step, self.log_norm = 0, None
+        self.step, self.log_norm, self.exploded = 0, None, 0
         require_contiguous(parameters)
         self.moments = {n: (p * 0, p * 0) for n, p in parameters.items()}
 
     def update(self, grads, learning_rate, max_norm=None, workers=ALONE):
         """One step on {name: array or RowSum}; returns the gradients' norm before clipping.
 
-        Raises Diverged, and changes nothing, if the norm is not finite or EXPLODED times the usual one.
+        Raises Diverged, and moves nothing, if the norm is not finite, or if it and those before it, IN_A_ROW in all,
+        are EXPLODED times the usual one and more than max_norm (HARMLESS without one).
         """
         norm = global_norm(grads)
         if not math.isfinite(norm):
             raise diverged(norm, self.step + 1)
-        if norm > 0:
-            usual = math.log(norm) if self.log_norm is None else self.log_norm
-            if self.step >= JUDGED and math.log(norm) > usual + math.log(EXPLODED):
-                raise diverged(norm, self.step + 1, math.exp(usual))
-            self.log_norm = FADE * usual + (1 - FADE) * math.log(norm)
+        self._judge(norm, max_norm or HARMLESS)
         clip = min(1.0, max_norm / norm) if max_norm and norm > 0 else 1.0
         self.step += 1
         workers.map(lambda name: self._update(name, grads[name], clip, learning_rate), grads)
@@ -87,6 +88,17 @@ class AdamW:
 
     def check(self):
         """Raise Diverged if an update since the last check has found so; here every update does itself."""
+
+    def _judge(self, norm, harmless):
+        """Count the norms that explode, or learn what is usual from one that does not."""
+        usual = math.log(norm) if self.log_norm is None and norm > 0 else self.log_norm
+        if self.step >= JUDGED and norm > harmless and math.log(norm) > usual + math.log(EXPLODED):
+            self.exploded += 1
+        else:
+            self.exploded = 0
+            self.log_norm = FADE * usual + (1 - FADE) * math.log(norm) if norm > 0 else usual
+        if self.exploded >= IN_A_ROW:
+            raise diverged(norm, self.step + 1, math.exp(usual))
 
     def _update(self, name, g, clip, learning_rate):
         parameter, (mean, square) = self.parameters[name], self.moments[name]

@@ -38,7 +38,7 @@ class DeviceAdamW:
         dense = {n: g for n, g in grads.items() if not isinstance(g, RowSum)}
         sparse = {n: g.parts() for n, g in grads.items() if isinstance(g, RowSum)}
         dense = {n: g if g.flags.c_contiguous else g.copy() for n, g in dense.items()}
-        rule = (max_norm or 0, 0, optim.EXPLODED, optim.JUDGED, optim.FADE, 1)
+        rule = (max_norm or 0, max_norm or optim.HARMLESS, optim.EXPLODED, optim.JUDGED, optim.FADE, optim.IN_A_ROW)
         self.device.step(dense, sparse, learning_rate, self.weight_decay, self.betas, self.eps, rule)
         return self.device.state[NORM]
 

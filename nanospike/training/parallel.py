@@ -102,10 +102,6 @@ class World:
         parts = shares(lengths, self.size)
         return parts[self.rank] if self.rank < len(parts) else slice(0, 0)
 
-    def before(self, number):
-        """The sum of `number` over the ranks before this one."""
-        return sum(self.comm.allgather(number)[: self.rank]) if self.comm else 0
-
     def any(self, flag):
         """Whether it is true on any rank."""
         return any(self.comm.allgather(bool(flag))) if self.comm else flag

@@ -1,89 +1,116 @@
 """Checkpoints of a training run, and what --resume takes from the last of them.
 
 OUTPUT_DIR/checkpoints/STAGE-STEP holds the weights, the optimizer's moments and state.json: the stage and step, the
-number of updates since the stage began and the usual norm of their gradients, the summary of the stages before it, the
-options, and when it was saved.
+number of updates since the stage began, the usual norm of their gradients and how many of the last exploded, the
+summary of the stages before it, the options, how many workers each process had, and when it was saved. One that is
+damaged (a power cut may leave files of no or the wrong length) is passed over.
 """
 
 import json
 import shutil
+import sys
 import time
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from ..arrays.backend import to_device
 from ..config.errors import InputError
-from ..config.options import flag, plain
-from ..files.model_files import read_json, read_tensors, replacing, write_json, write_tensors
+from ..config.options import flag, plain, plain_value
+from ..files.model_files import (
+    read_json,
+    read_tensors,
+    remove_leftovers,
+    replacing,
+    require_whole,
+    write_json,
+    write_tensors,
+)
 from .shift_options import MADE_OF
 
 KEEP = 2  # checkpoints
 LOG, ARGS = "train_log.jsonl", "training_args.json"  # in the output directory
 MAY_CHANGE = {"output_dir", "resume", "device", "workers", "log_every", "save_every"}  # on --resume
 REMEDIES = {"learning_rate", "warmup", "clip_norm"}  # may change too, after a divergence
+NEEDED = {"stage", "step", "updates", "summary", "options", "saved"}  # in state.json
+TENSORS = ("model.safetensors", "optimizer.safetensors")
 
 
-def write_checkpoint(options, parameters, optimizer, stage, step, summary, score=None):
+@dataclass(frozen=True)
+class Position:
+    """Where a run is: the stage and the updates done in it, {stage: result} of those before it, workers per rank.
+
+    score: how good the weights are, where a stage says so.
+    """
+
+    stage: str
+    step: int
+    summary: dict
+    workers: list
+    score: float | None = None
+
+
+def write_checkpoint(options, parameters, optimizer, position):
     """A new checkpoint of parameters {name: array} and an AdamW; the older ones but the last, and the best if they have
     scores, are removed.
     """
     root = Path(options.output_dir) / "checkpoints"
     root.mkdir(parents=True, exist_ok=True)
-    target = root / f"{stage}-{step:07d}"
+    target = root / f"{position.stage}-{position.step:07d}"
     with replacing(target) as temporary:
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        write_tensors(temporary / "model.safetensors", parameters)
-        write_tensors(temporary / "optimizer.safetensors", _named_moments(optimizer))
-        state = {"stage": stage, "step": step, "updates": optimizer.step, "log_norm": optimizer.log_norm}
-        more = {"summary": summary, "options": plain(options), "saved": time.time(), "score": score}
-        write_json(temporary / "state.json", state | more)
+        for name, arrays in zip(TENSORS, (parameters, _named_moments(optimizer)), strict=True):
+            write_tensors(temporary / name, arrays)
+        state = {"updates": optimizer.step, "log_norm": optimizer.log_norm, "exploded": optimizer.exploded}
+        more = {"options": plain(options), "saved": time.time()}
+        write_json(temporary / "state.json", vars(position) | state | more)
         shutil.rmtree(target, ignore_errors=True)
-    best = _best(options.output_dir)
-    for old in _checkpoints(options.output_dir)[:-KEEP]:
+    whole, damaged = _checkpoints(options.output_dir)
+    best = _best(whole)
+    for old in [*(place for place, _ in whole[:-KEEP]), *damaged]:
         if best is None or old != best[0]:
             shutil.rmtree(old)
 
 
-def _best(directory):
+def _best(checkpoints):
     """(checkpoint, state) of the first one with the best score, None if none has a score."""
-    found = [(path, read_json(path / "state.json")) for path in _checkpoints(directory)]
-    scored = [(path, state) for path, state in found if state.get("score") is not None]
+    scored = [(place, state) for place, state in checkpoints if state.get("score") is not None]
     return max(scored, key=lambda entry: entry[1]["score"], default=None)
 
 
 def read_best(directory):
     """(state, weights) of the checkpoint with the best score."""
-    path, state = _best(directory)
-    return state, read_tensors(path / "model.safetensors")
+    place, state = _best(_checkpoints(directory)[0])
+    return state, read_tensors(place / "model.safetensors")
 
 
 def last_checkpoint(options):
     """(directory, state) of the checkpoint from which --resume goes on; InputError if it is of another run."""
-    found = _checkpoints(options.output_dir)
-    if not found:
-        raise InputError(f"--resume: {options.output_dir} has no checkpoint")
-    state = read_json(found[-1] / "state.json")
+    whole, damaged = _checkpoints(options.output_dir)
+    if not whole:
+        but = f" that is whole: {'; '.join(damaged.values())}" if damaged else ""
+        raise InputError(f"--resume: {options.output_dir} has no checkpoint{but}")
+    place, state = whole[-1]
     now, then = (_decisive(o) for o in (plain(options), state["options"]))
     may_change = MAY_CHANGE | (REMEDIES if "diverged" in state else set())
-    defaults = {f.name: f.default for f in fields(options)} | MADE_OF  # of an option that the run was begun without
+    defaults = {f.name: plain_value(f.default) for f in fields(options)}  # of an option the run was begun without
+    defaults |= {name: plain_value(value) for name, value in MADE_OF.items()}
     if changed := [flag(k) for k in now if k not in may_change and now[k] != then.get(k, defaults[k])]:
         raise InputError(f"--resume: other values of {', '.join(changed)} than in the run in {options.output_dir}")
-    return found[-1], state
+    return place, state
 
 
 def note_divergence(options, what):
     """Say in the last checkpoint that the run went wrong after it; (stage, step) of it."""
-    path = _checkpoints(options.output_dir)[-1] / "state.json"
-    state = read_json(path)
-    write_json(path, state | {"diverged": what})
+    place, state = _checkpoints(options.output_dir)[0][-1]
+    write_json(place / "state.json", state | {"diverged": what})
     return state["stage"], state["step"]
 
 
 def has_checkpoint(directory):
-    return bool(_checkpoints(directory))
+    """Whether a run left one that is whole."""
+    return bool(_checkpoints(directory)[0])
 
 
 def _decisive(options):
@@ -95,10 +122,17 @@ def _decisive(options):
 
 
 def read_checkpoint(options):
-    """(state, weights, moments) of the last one; what the log has beyond it is dropped."""
+    """(state, weights, moments) of the last one; what the log has beyond it is dropped.
+
+    Damaged ones are named on standard error; what a killed run had begun to write is removed.
+    """
     checkpoint, state = last_checkpoint(options)
+    for problem in _checkpoints(options.output_dir)[1].values():
+        print(f"{problem}; passed over", file=sys.stderr)
+    for directory in (Path(options.output_dir), checkpoint.parent):
+        remove_leftovers(directory)
     _cut_log(Path(options.output_dir) / LOG, state)
-    return state, *(read_tensors(checkpoint / f"{name}.safetensors") for name in ("model", "optimizer"))
+    return state, *(read_tensors(checkpoint / name) for name in TENSORS)
 
 
 def restore(parameters, optimizer, state, weights, moments):
@@ -106,6 +140,7 @@ def restore(parameters, optimizer, state, weights, moments):
     restore_weights(parameters, weights)
     _copy_into(_named_moments(optimizer), moments)
     optimizer.step, optimizer.log_norm = state["updates"], state.get("log_norm")
+    optimizer.exploded = state.get("exploded", 0)
 
 
 def restore_weights(parameters, weights):
@@ -114,9 +149,19 @@ def restore_weights(parameters, weights):
 
 
 def _checkpoints(directory):
-    """Complete checkpoints of a run, oldest first."""
-    found = [p.parent for p in (Path(directory) / "checkpoints").glob("[!.]*/state.json")]
-    return sorted(found, key=lambda p: read_json(p / "state.json")["saved"])
+    """([(directory, state)] of the whole ones, oldest first; {directory: what is wrong} of the damaged ones)."""
+    whole, damaged = [], {}
+    for place in (p for p in (Path(directory) / "checkpoints").glob("[!.]*") if p.is_dir()):
+        try:
+            state = read_json(place / "state.json")
+            if missing := sorted(NEEDED - state.keys()):
+                raise InputError(f"{place / 'state.json'}: no {', '.join(missing)} in it")
+            for name in TENSORS:
+                require_whole(place / name)
+            whole.append((place, state))
+        except InputError as error:
+            damaged[place] = str(error)
+    return sorted(whole, key=lambda found: found[1]["saved"]), damaged
 
 
 def _named_moments(optimizer):

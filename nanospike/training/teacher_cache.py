@@ -18,9 +18,10 @@ import numpy as np
 
 from ..arrays.backend import to_device, to_host
 from ..arrays.workers import ALONE
+from ..config.errors import InputError
 from ..data.text import collate, in_length_order
-from ..files.cache import kept, map_tensors, release, size
-from ..files.model_files import write_tensors
+from ..files.cache import kept, last_used, map_tensors, release, size
+from ..files.model_files import leftovers, write_tensors
 from ..model.bert import TeacherOutput
 from ..model.loss import teacher_layers
 
@@ -28,6 +29,7 @@ BATCH = 32  # examples per forward pass of the teacher: fixed, because a batch's
 SHARD = 2**25  # bytes, about; more where there would be more than FILES, each of which is kept open
 FILES = 256
 FORMAT = 1  # of the shards, part of their directory's name
+ATTEMPTS = 3  # to find a directory whole, where other runs may remove it
 
 
 @dataclass(frozen=True)
@@ -80,14 +82,13 @@ def targets(teacher, data, parts, directory, limit, workers=ALONE):
             text = f"the teacher's activations need {needed / 1e9:.3g} GB, --teacher-cache allows {limit / 1e9:.3g}"
             print(f"{text}: computed in every epoch", file=sys.stderr)
             return functools.partial(computed, teacher)
-        place = _directory(teacher, data, parts, Path(directory), limit - needed, workers)
-        return Activations(place, teacher, data, parts)
+        return _activations(teacher, data, parts, Path(directory), limit - needed, workers)
 
     return source
 
 
-def _directory(teacher, data, parts, root, room, workers):
-    """The directory of shards, made now unless it is there; `room`: bytes that other caches may keep."""
+def _activations(teacher, data, parts, root, room, workers):
+    """Activations from the directory of shards, made now unless it is there; `room`: bytes that others may keep."""
     place = root / f"teacher-{key_of(teacher, data, parts)[:32]}"
 
     def make(temporary):
@@ -95,15 +96,31 @@ def _directory(teacher, data, parts, root, room, workers):
         for number, tensors in enumerate(shards(teacher, data, parts, workers)):
             write_tensors(temporary / f"{number:05d}.safetensors", tensors)
 
-    forget_oldest([p for p in root.glob("teacher-*") if p != place], room)
-    os.utime(kept(place, make))
-    return place
+    forget_oldest(
+        [p for p in root.glob("teacher-*") if p != place], room - sum(map(size, leftovers(root, "teacher-*")))
+    )
+    for attempt in range(ATTEMPTS):
+        try:
+            kept(place, make)
+            os.utime(place)
+            found = Activations(place, teacher, data, parts)
+        except FileNotFoundError:  # another run has removed it in between, to keep to its limit
+            if attempt == ATTEMPTS - 1:
+                raise
+            continue
+        if not found.missing:
+            break
+        print(f"{place}: {found.missing} of {len(data)} examples are in none of its files; made again", file=sys.stderr)
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        raise InputError(f"{place}: examples are missing in it again and again; name another --cache-dir")
+    return found
 
 
 def forget_oldest(places, room):
     """Remove directories, the one used longest ago first, until they have at most `room` bytes."""
-    for place in sorted(places, key=lambda p: p.stat().st_mtime):
-        if sum(map(size, [p for p in places if p.exists()])) <= room:
+    for place in sorted(places, key=last_used):
+        if sum(map(size, places)) <= room:
             break
         shutil.rmtree(place, ignore_errors=True)  # another run may be at it too
 
@@ -171,7 +188,8 @@ def _half(array):
 class Activations:
     """Kept activations: call it with a text.Batch for its TeacherOutput, in the teacher's dtype and on its device.
 
-    Layers that are not kept are None, and so is a list of which no layer is kept. Padding is 0.
+    Layers that are not kept are None, and so is a list of which no layer is kept. Padding is 0. missing: how many
+    examples are in no shard; none of them may be asked for.
     """
 
     def __init__(self, directory, teacher, data, parts):
@@ -185,6 +203,7 @@ class Activations:
             starts = [np.cumsum(counts) - counts for counts in (lengths, scores)]
             columns = (np.full_like(lengths, number), np.arange(len(lengths)), *starts, lengths)
             self.places[tensors["examples"]] = np.stack(columns, axis=1)
+        self.missing = int((self.places[:, 4] == 0).sum())  # no example has no tokens
 
     def __call__(self, batch):
         size, length = batch.input_ids.shape

@@ -16,6 +16,7 @@ from ..model.simulate import SpikingRun
 from ..model.student import mean_rate
 from .loop import Stage
 from .monitor import Monitor, gap_probe
+from .options import part_of
 from .stability import Stability
 from .teacher_cache import computed, parts_of, targets
 
@@ -118,7 +119,7 @@ def gradients(teacher_outputs, student, options, stage, workers, monitor=None, m
 
 def at_equilibrium(step, share):
     """Whether this update (from 0) of the stage few-steps is one of the `share` that are taken at the equilibrium."""
-    return int(step * share) != int((step - 1) * share)
+    return int(part_of(share, step)) != int(part_of(share, step - 1))
 
 
 def notes(student, results, batches, stability, monitor=None, step=0):

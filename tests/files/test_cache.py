@@ -2,6 +2,9 @@
 
 import mmap
 import os
+import shutil
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ from safetensors.numpy import load_file
 from tiny import contents
 
 from nanospike.files import cache
-from nanospike.files.model_files import write_tensors
+from nanospike.files.model_files import replacing, write_json, write_tensors
 
 
 def fill(directory):
@@ -63,11 +66,88 @@ def test_a_disk_that_is_full(tmp_path):
     assert contents(tmp_path) == {}
 
 
-def test_rubbish_of_an_earlier_process_of_this_number_does_not_get_in(tmp_path):
-    left = tmp_path / f".place.{os.getpid()}.tmp"
-    left.mkdir()
-    (left / "c").write_bytes(b"half")
-    assert "c" not in contents(cache.kept(tmp_path / "place", fill))
+def test_two_processes_of_one_number_do_not_meet(tmp_path):
+    """Containers have a process 1 each; here both are this one."""
+    inside = []
+
+    def slow(directory):
+        fill(directory)
+        assert cache.kept(tmp_path / "place", fill) != directory
+        inside.extend(sorted(p.name for p in directory.iterdir()))
+
+    cache.kept(tmp_path / "place", slow)
+    assert inside == ["a", "b"] and sorted(contents(tmp_path / "place")) == ["a", "b", "complete.json"]
+    assert [p.name for p in tmp_path.iterdir()] == ["place"]
+
+
+def begun(path, seconds):
+    """What a process had begun to keep under this name, so many seconds ago."""
+    path = path.with_name(f".{path.name}.0123456789abcdef.tmp")
+    path.mkdir()
+    fill(path)
+    for p in (*path.iterdir(), path):
+        os.utime(p, (time.time() - seconds,) * 2)
+    return path
+
+
+def test_what_a_killed_process_had_begun_is_removed_when_it_is_stale(tmp_path):
+    old, alive, other = (begun(tmp_path / n, s) for n, s in (("kind-1", 4000), ("kind-2", 3000), ("foreign", 9e9)))
+    (tmp_path / ".kind-of.tmp").write_text("not ours")
+    for p in (old, alive):
+        os.utime(p, (0, 0))  # a file in it may be written without that the directory changes
+    cache.kept(tmp_path / "kind-3", fill)
+    left = {p.name for p in tmp_path.iterdir()}
+    assert left == {alive.name, other.name, ".kind-of.tmp", "kind-3"}
+    os.utime(alive / "a", (0, 0))
+    os.utime(alive / "b", (0, 0))
+    cache.kept(tmp_path / "kind-3", fill)  # which is there
+    assert not alive.exists()
+
+
+@pytest.mark.parametrize("lost", ["stat", "read"])
+def test_what_another_process_removes_while_it_is_looked_at(lost, tmp_path, monkeypatch):
+    place = cache.kept(tmp_path / "place", fill)
+
+    def vanishing(path):
+        (place / "a").unlink(missing_ok=True)
+        return [4, ""] if lost == "stat" else described(path)
+
+    described = cache._described
+    monkeypatch.setattr(cache, "_described", vanishing)
+    assert "a " in cache.damage(place)
+    shutil.rmtree(place)
+    assert cache.damage(place) is not None and cache.size(place) == 0 and cache.last_used(place) == 0
+
+
+def test_sizes_of_files_that_vanish(tmp_path, monkeypatch):
+    place, whole = cache.kept(tmp_path / "place", fill), Path.iterdir
+
+    def vanishing(path):
+        for found in whole(path):
+            if found.name == "a":
+                found.unlink()
+            yield found
+
+    monkeypatch.setattr(Path, "iterdir", vanishing)
+    assert cache.size(place) == (place / "complete.json").stat().st_size
+
+
+def test_a_name_is_given_to_what_is_on_the_disk(tmp_path, monkeypatch):
+    """Every file and directory is synchronised before the rename, and the names after it."""
+    events, sync, rename = [], os.fsync, os.replace
+    by_number = lambda handle: os.readlink(f"/proc/self/fd/{handle}")  # noqa: E731
+    if not os.path.exists("/proc/self/fd"):
+        pytest.skip("no /proc")
+    monkeypatch.setattr(os, "fsync", lambda handle: events.append(by_number(handle)) or sync(handle))
+    monkeypatch.setattr(os, "replace", lambda a, b: events.append((str(a), str(b))) or rename(a, b))
+    with replacing(tmp_path / "place") as temporary:
+        (temporary / "below").mkdir(parents=True)
+        fill(temporary / "below")
+    inside = {str(temporary / n) for n in ("", "below", "below/a", "below/b")}
+    assert set(events[:4]) == inside and events[4:] == [(str(temporary), str(tmp_path / "place")), str(tmp_path)]
+    events.clear()
+    write_json(tmp_path / "x.json", {})
+    assert events[1] == (events[0], str(tmp_path / "x.json")) and events[2:] == [str(tmp_path)]
 
 
 def test_tensors_are_read_in_place(tmp_path):

@@ -470,6 +470,13 @@ def test_a_value_that_json_cannot_hold_leaves_the_old_file(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1} and len(contents(tmp_path)) == 1
 
 
+def test_json_has_no_numbers_that_json_lacks(tmp_path):
+    value = {"a": float("nan"), "b": [1.5, float("inf"), {"c": (-float("inf"), 2)}], "d": np.float64("nan"), "e": "NaN"}
+    write_json(tmp_path / "a.json", value)
+    strict = json.loads((tmp_path / "a.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert strict == {"a": None, "b": [1.5, None, {"c": [None, 2]}], "d": None, "e": "NaN"}
+
+
 def test_only_an_absent_or_empty_directory_is_written_to(tmp_path):
     require_empty(tmp_path / "absent")
     require_empty(tmp_path)

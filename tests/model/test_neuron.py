@@ -146,6 +146,45 @@ def test_the_persistent_half_threshold_halves_the_residual_and_centres_it(leak, 
     assert 0.9 * most < np.abs(error).max() <= most + 1e-5 and abs(error.mean()) < 0.03 * most
 
 
+def test_leaky_corrective_by_hand(xp, device):
+    # leak 0.75, fires at 0.5, may correct at -0.5. 1 fires, sum 1 | 1 fires, sum 1.75 | -0.75 with 1.3125 left of the
+    # sum corrects: 0.25, sum 0.3125 | -0.5625 with 0.234375: silent, though one spike more was sent than taken back
+    start, upper, lower = neuron.levels(1.0, 0.5, leak=0.75)
+    leaky = Firing(leak=0.75, spikes="corrective", upper=upper, lower=lower)
+    membrane, weighted = (to_device(np.array([v]), device) for v in (start, 0.0))
+    emitted = []
+    for current in (1.0, 1.0, -0.75, -0.75):
+        weighted *= 0.75
+        s = neuron.membrane_step(membrane, to_device(np.array([current]), device), weighted, leaky)
+        weighted += s
+        emitted.append(int(to_host(s)[0]))
+    assert emitted == [1, 1, -1, 0]
+    assert (float(to_host(weighted)[0]), float(to_host(membrane)[0])) == (0.234375, -0.5625)
+
+
+@pytest.mark.parametrize("leak", [0.7, 0.8, 0.95])
+def test_leaky_corrective_rates_stay_between_0_and_1(leak):
+    """And as near to the current as those of leaky neurons without corrections, if it is steady."""
+    rng, steps = np.random.default_rng(0), 400
+    start, upper, lower = neuron.levels(1.0, 0.5, leak)
+    firing = Firing(leak=leak, spikes="corrective", upper=upper, lower=lower)
+    for steady in (False, True):
+        membrane, weighted, norm, corrected = np.zeros(300) + start, np.zeros(300), 0.0, 0
+        current = rng.uniform(0, 1, 300)
+        for step in range(steps):
+            if not steady:
+                current = rng.normal(0.3, 1.5, 300) + 3 * np.sin(step / 9)
+            weighted, norm = leak * weighted, leak * norm + 1
+            emitted = neuron.membrane_step(membrane, current, weighted, firing)
+            weighted += emitted
+            corrected += (emitted < 0).sum()
+            rates = weighted / norm
+            assert rates.min() >= 0 and rates.max() <= 1 + 1e-9
+        if not steady:
+            assert corrected > 100
+    assert np.abs(rates - current).max() <= (1 - leak) / 2 + 1e-5
+
+
 @given(
     seed=st.integers(0, 2**31),
     spikes=st.sampled_from(neuron.SPIKES),

@@ -184,6 +184,18 @@ def test_leaky_neurons_weigh_recent_spikes():
     np.testing.assert_allclose(by_hand.rate("n"), 1.25 / 1.75)
 
 
+@pytest.mark.parametrize("leak", [0.7, 0.9])
+def test_rates_of_leaky_corrective_neurons_are_rates(leak):
+    student, inputs = random_student(2, leak=leak, spikes="corrective", v_th=0.7), random_batch(3)
+    for steps in range(1, 25):
+        run = student.simulate(*inputs, time_steps=steps, drive="instant")
+        for name, rates in run.rates.items():
+            assert 0 <= rates.min() and rates.max() <= 1 + 1e-12, (name, steps)
+    binary = student.simulate(*inputs, time_steps=steps, drive="instant", spikes="binary")
+    took_back = sum(int((run.rates[n] != r).sum()) for n, r in binary.rates.items())
+    assert took_back > 10
+
+
 @pytest.mark.parametrize(
     "options, said",
     [

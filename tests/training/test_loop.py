@@ -4,18 +4,21 @@ import json
 import shutil
 import signal
 import weakref
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from tiny import CORPUS, contents, edit_json, interrupt, log_lines, run, write_sst2, write_teacher
 
-from nanospike import InputError, distill, finetune
-from nanospike.data.text import Encoded
+from nanospike import InputError, distill, finetune, init_student, load_teacher
+from nanospike.arrays import workers
+from nanospike.data.corpus import read_corpus
+from nanospike.data.text import Encoded, collate, load_tokenizer
 from nanospike.training import resume, stability, teaching
 from nanospike.training.loop import Run, Stage
 from nanospike.training.optim import AdamW
-from nanospike.training.options import TrainingOptions
+from nanospike.training.options import TrainingOptions, part_of
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +148,8 @@ def test_a_run_begun_before_an_option_was_there_goes_on(places, whole, tmp_path,
     shutil.copytree(whole["distill"], out)
     for path in out.glob("checkpoints/*/state.json"):
         state = json.loads(path.read_text())
-        del state["options"]["mask"]
+        for name in ("mask", "layer_map", "corpus"):  # tuples too, which are lists in JSON
+            del state["options"][name]
         edit_json(path, options=state["options"])
     assert run(distill.main, *distill_argv(places, out, "--resume", "--mask", 0.1)) == 2
     assert "other values of --mask than" in capsys.readouterr().err
@@ -199,6 +203,46 @@ def test_a_checkpoint_that_was_cut_short_is_passed_over(places, whole, tmp_path,
     assert [p.name for p in (out / "checkpoints").iterdir()] == ["finetune-0000003"]
     assert run(finetune.main, *finetune_argv(places, out, "--resume")) == 0
     assert (out / "model.safetensors").read_bytes() == contents(whole["finetune"])["model.safetensors"]
+
+
+def torn(path, body):
+    path.write_bytes(body)
+
+
+@pytest.mark.parametrize(
+    "spoil, said",
+    [
+        (lambda p: torn(p / "state.json", b""), "state.json: not JSON"),
+        (lambda p: torn(p / "state.json", b"{}"), "state.json: no options, saved, stage, step, summary, updates in it"),
+        (lambda p: torn(p / "state.json", b"[]"), "state.json: found a JSON list, expected an object"),
+        (lambda p: (p / "state.json").unlink(), "state.json: No such file"),
+        (lambda p: torn(p / "model.safetensors", b""), "model.safetensors: not a whole safetensors file"),
+        (
+            lambda p: torn(p / "optimizer.safetensors", (p / "optimizer.safetensors").read_bytes()[:-1]),
+            "optimizer.safetensors: not a whole",
+        ),
+    ],
+    ids=["empty", "no keys", "a list", "gone", "no weights", "short moments"],
+)
+def test_a_damaged_checkpoint_is_passed_over_and_said(spoil, said, places, whole, tmp_path, monkeypatch, capsys):
+    """What a power cut may leave: the one before it is whole."""
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        interrupt(patch, 8)
+        run(finetune.main, *finetune_argv(places, out))
+    spoil(out / "checkpoints" / "finetune-0000006")
+    (out / "checkpoints" / ".finetune-0000008.0123456789abcdef.tmp").mkdir()  # begun, and killed
+    (out / ".train_log.jsonl.0123456789abcdef.tmp").write_text("half")
+    capsys.readouterr()
+    assert run(finetune.main, *finetune_argv(places, out, "--resume")) == 0
+    printed = [line for line in capsys.readouterr().err.splitlines() if "passed over" in line]
+    assert len(printed) == 1 and said in printed[0] and "finetune-0000006" in printed[0]
+    assert (out / "model.safetensors").read_bytes() == contents(whole["finetune"])["model.safetensors"]
+    assert sorted(contents(out)) == sorted(contents(whole["finetune"]))
+    for path in (out / "checkpoints").glob("*/state.json"):
+        path.write_text("{}")
+    assert run(finetune.main, *finetune_argv(places, out, "--resume")) == 2
+    assert "has no checkpoint that is whole: " in capsys.readouterr().err
 
 
 def test_a_run_that_was_moved_goes_on(places, whole, tmp_path, monkeypatch):
@@ -313,22 +357,40 @@ def test_a_divergence_before_the_first_checkpoint_is_saved(tmp_path):
 
 def test_a_resumed_run_remembers_the_usual_norm(tmp_path):
     def explodes(batches, seed, totals):
-        return ones(batches, seed, totals, bad=(12, 1e5))
+        return ones(batches, seed, totals, bad=(seed[2] + 1 if seed[2] >= 10 else 0, 1e5))
 
-    job, stage = toy(tmp_path, ones, max_steps=11)
+    job, stage = toy(tmp_path / "whole", explodes, 5.0)
+    with pytest.raises(InputError, match="step 15: ") as whole:
+        job.train([stage])
+    job, stage = toy(tmp_path / "out", explodes, 5.0, max_steps=11)
     job.train([stage])
+    tmp_path = tmp_path / "out"
     for path in (tmp_path / "checkpoints").glob("*/state.json"):
         options = json.loads(path.read_text())["options"] | {"max_steps": 0}
         edit_json(path, options=options, summary={})  # as if it had been interrupted there
-    job, stage = toy(tmp_path, explodes, resume=True)
-    with pytest.raises(InputError, match="step 12: gradient norm is 1e[+]05 at update 12, 2.65 before"):
+    job, stage = toy(tmp_path, explodes, 5.0, resume=True)
+    with pytest.raises(InputError, match="gradient norm is 1e[+]05 at update 15, the 5th .*, 2.65 before") as resumed:
         job.train([stage])
+    assert str(resumed.value) == str(whole.value)
 
 
 def test_another_number_of_workers_on_resume_is_said(tmp_path):
     job, stage = toy(tmp_path, ones, max_steps=4, workers=1)
     job.train([stage])
     job, stage = toy(tmp_path, ones, max_steps=4, workers=2, resume=True)
+    with pytest.warns(UserWarning, match="--workers: another than before"):
+        job.train([stage])
+
+
+def test_what_no_workers_stood_for_is_compared_on_resume(tmp_path, monkeypatch):
+    """0 is one per core: with other cores sums are rounded in another order."""
+    monkeypatch.setattr(workers, "cores", lambda: 1)
+    job, stage = toy(tmp_path, ones, max_steps=4)
+    job.train([stage])
+    job, stage = toy(tmp_path, ones, max_steps=4, resume=True, workers=1)
+    job.train([stage])  # the same number: nothing to say
+    monkeypatch.setattr(workers, "cores", lambda: 2)
+    job, stage = toy(tmp_path, ones, max_steps=4, resume=True)
     with pytest.warns(UserWarning, match="--workers: another than before"):
         job.train([stage])
 
@@ -354,6 +416,35 @@ def test_ctrl_c_finishes_the_step_and_saves(update, places, whole, tmp_path, mon
     expected = contents(whole["finetune"])["model.safetensors"]
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == expected
     assert log_lines(tmp_path / "out") == log_lines(whole["finetune"])
+
+
+def test_an_interrupt_that_was_ignored_stays_ignored(tmp_path):
+    """A shell starts its background jobs so."""
+
+    def interrupted(batches, seed, totals):
+        signal.raise_signal(signal.SIGINT)
+        return ones(batches, seed, totals)
+
+    job, stage = toy(tmp_path, interrupted, 1.0)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert job.train([stage])["finetune"]["steps"] == 4
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_while_something_is_prepared_stops_there(tmp_path):
+    done = []
+
+    def prepare():
+        signal.raise_signal(signal.SIGINT)
+        done.append("the minutes after it")
+
+    job, stage = toy(tmp_path, ones)
+    with pytest.raises(KeyboardInterrupt):
+        job.train([replace(stage, prepare=prepare)])
+    assert not done and not (tmp_path / "checkpoints").exists()
 
 
 def test_a_step_does_not_keep_the_last_ones_arrays(tmp_path):
@@ -384,10 +475,48 @@ def test_log_lines_and_the_last_one_is_always_written(tmp_path):
     assert summary["finetune"]["steps"] == 8 and summary["finetune"]["loss"] == 7
 
 
-@pytest.mark.parametrize("epochs, most, steps", [(1.0, 0, 4), (0.3, 0, 2), (2.0, 5, 5), (1.0, 100, 4)])
+@pytest.mark.parametrize("epochs, most, steps", [(1.0, 0, 4), (0.3, 0, 2), (2.0, 5, 5), (1.0, 100, 4), (1e-9, 0, 1)])
 def test_number_of_updates(epochs, most, steps, tmp_path):
     job, stage = toy(tmp_path, ones, epochs, max_steps=most)
     assert job.train([stage])["finetune"]["steps"] == steps == log_lines(tmp_path)[-1]["step"]
+
+
+def test_a_share_of_an_epoch_is_as_many_updates_as_it_says(tmp_path):
+    """0.28 * 25 is a little more than 7 in binary fractions, 0.29 * 100 a little less than 29."""
+    job, stage = toy(tmp_path, ones)
+    for batches in range(1, 101):
+        data = Encoded([np.array([0])] * (2 * batches), [np.array([0])] * (2 * batches))
+        for percent in range(1, 101):
+            of = replace(stage, data=data, epochs=percent / 100)
+            assert of.steps(job.options) == -(-percent * batches // 100), (percent, batches)
+            assert int(part_of(percent / 100, batches)) == percent * batches // 100, (percent, batches)
+
+
+def test_warm_up_is_a_share_of_the_updates(tmp_path):
+    job, stage = toy(tmp_path, ones, 25.0, warmup=0.29, log_every=1)  # of 100
+    job.train([stage])
+    rates = [line["learning_rate"] for line in log_lines(tmp_path)]
+    np.testing.assert_allclose(rates[:29], 0.1 * np.arange(1, 30) / 29, rtol=1e-5)
+    np.testing.assert_allclose(rates[29:], 0.1 * np.arange(71, 0, -1) / 71, rtol=1e-5)
+
+
+def test_totals_of_long_windows(places, tmp_path):
+    """The lengths of a store are of a short type, whose squares wrap from 256 on."""
+    model = write_teacher(tmp_path / "bert", labels=0, max_position_embeddings=300)
+    (tmp_path / "corpus.txt").write_text("the tea was hot and the cake was fresh . " * 80)
+    argv = ("--teacher", model, "--corpus", tmp_path / "corpus.txt", "--stages", "general", "--max-length", 300)
+    argv += ("--max-steps", 1, "--v-th", 2, "--time-steps", 2, "--output-dir", tmp_path / "out")
+    assert run(distill.main, *argv) == 0
+    teacher = load_teacher(model)
+    store = read_corpus([tmp_path / "corpus.txt"], load_tokenizer(model), 300).tokenised(tmp_path / "cache")
+    batch = collate(store, np.arange(len(store)))
+    assert sorted(store.lengths.tolist())[-2:] == [300, 300] and store.lengths.dtype == np.uint16
+    student = init_student(asdict(teacher.config) | {"v_th": 2.0}, teacher)
+    out = teacher(batch.input_ids, batch.attention_mask, batch.token_type_ids)
+    for name, weights in (("hidden", (1.0, 0.0)), ("attention", (0.0, 0.01))):
+        terms = dict(zip(("hidden", "attention"), weights, strict=True)) | {"logits": 0.0}
+        loss, _ = student.distill_gradients(batch.input_ids, batch.attention_mask, out, batch.token_type_ids, **terms)
+        assert log_lines(tmp_path / "out")[0][f"loss_{name}"] == pytest.approx(loss, rel=1e-4), name
 
 
 def test_every_example_once_an_epoch_and_another_order_in_the_next(tmp_path):

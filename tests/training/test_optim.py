@@ -80,21 +80,57 @@ def test_a_gradient_that_is_not_finite_changes_nothing(bad):
     assert optimizer.step == 0 and all(np.all(p == 1) for p in parameters.values())
 
 
-def test_a_gradient_that_explodes_changes_nothing():
+def of_norm(norm):
+    return {"a.weight": np.full((2, 2), norm / 2)}
+
+
+def learnt(norms, max_norm=1.0):
+    """An AdamW after updates with these norms."""
+    optimizer = AdamW({"a.weight": np.ones((2, 2))})
+    for norm in norms:
+        optimizer.update(of_norm(norm), 0.1, max_norm)
+    return optimizer
+
+
+USUAL = (5e3, 1.0, 0.0, *8 * [1.0])  # before there is a usual norm, anything goes
+
+
+@pytest.mark.parametrize("max_norm", [1.0, None])
+def test_gradients_that_explode_five_times_in_a_row_are_a_divergence(max_norm):
     """A thousand times the usual norm, of ten updates at least; what the norm shrinks by does not matter."""
-    parameters = {"a.weight": np.ones((2, 2))}
-    optimizer = AdamW(parameters)
-    of = lambda norm: {"a.weight": np.full((2, 2), norm / 2)}  # noqa: E731
-    for norm in (5e3, 1.0, 0.0, *8 * [1.0]):  # before there is a usual norm, anything goes
-        optimizer.update(of(norm), 0.1)
-    usual = np.exp(optimizer.log_norm)
-    before, moments = parameters["a.weight"].copy(), optimizer.moments["a.weight"][0].copy()
-    with pytest.raises(Diverged, match=f"gradient norm is .* at update 12, {usual:.3g} before; lower --learning-rate"):
-        optimizer.update(of(1001 * usual), 0.1)
-    assert optimizer.step == 11 and np.array_equal(parameters["a.weight"], before)
+    optimizer = learnt(USUAL, max_norm)
+    usual, parameter = np.exp(optimizer.log_norm), optimizer.parameters["a.weight"]
+    for _ in range(4):
+        optimizer.update(of_norm(1001 * usual), 0.1, max_norm)
+    before, moments = parameter.copy(), optimizer.moments["a.weight"][0].copy()
+    with pytest.raises(
+        Diverged, match=f"is .* at update 16, the 5th .* in a row, {usual:.3g} before; lower --learning"
+    ):
+        optimizer.update(of_norm(1001 * usual), 0.1, max_norm)
+    assert optimizer.step == 15 and np.array_equal(parameter, before)
     assert np.array_equal(optimizer.moments["a.weight"][0], moments) and np.exp(optimizer.log_norm) == usual
-    optimizer.update(of(999 * usual), 0.1)
-    assert optimizer.step == 12
+
+
+def test_one_large_gradient_now_and_then_is_clipped_and_forgotten():
+    """As of the one wrong label of a set that is known by heart."""
+    optimizer = learnt([*20 * [0.01], *3 * [*4 * [24.0], 0.01]])
+    assert optimizer.step == 35 and optimizer.exploded == 0
+    np.testing.assert_allclose(np.exp(optimizer.log_norm), 0.01)
+
+
+@pytest.mark.parametrize("times", [999, 1001])
+def test_a_thousand_times_is_the_line(times):
+    optimizer = learnt(USUAL)
+    optimizer.update(of_norm(times * np.exp(optimizer.log_norm)), 0.1, 1.0)
+    assert optimizer.exploded == (times > 1000)
+
+
+@pytest.mark.parametrize("max_norm, harmless, harmful", [(1.0, 0.999, 1.001), (5.0, 4.999, 5.001), (0, 0.999, 1.001)])
+def test_what_is_not_clipped_alarms_nobody(max_norm, harmless, harmful):
+    """A run that starts at its optimum: 0.175 after 0.0001 is learning. Without clipping, up to 1."""
+    assert learnt([*20 * [1e-4], *50 * [harmless]], max_norm).step == 70
+    with pytest.raises(Diverged):
+        learnt([*20 * [1e-4], *5 * [harmful]], max_norm)
 
 
 def test_schedule():

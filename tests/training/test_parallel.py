@@ -55,7 +55,7 @@ def test_several_processes_without_mpi4py_are_told_what_to_install(two_processes
 
 def test_one_process_is_a_world():
     here = World()
-    assert (here.rank, here.size, here.before(3), here.any(True), here.any(False)) == (0, 1, 0, True, False)
+    assert (here.rank, here.size, here.gathered(3), here.any(True), here.any(False)) == (0, 1, [3], True, False)
     assert here.mine(np.array([3, 4])) == slice(0, 2) and here.once(max, 1, 2) == 2
     here.require_same({})
     here.wait()

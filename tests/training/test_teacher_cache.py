@@ -1,5 +1,6 @@
 """The teacher's activations from disk are those it would compute, but for their rounding, and training uses them."""
 
+import json
 import os
 import shutil
 
@@ -10,10 +11,11 @@ from tiny import CORPUS, contents, interrupt, log_lines, run, write_sst2, write_
 
 from nanospike import InputError, distill
 from nanospike.data.text import Encoded, batch_order, collate
+from nanospike.files import cache
 from nanospike.files.cache import size
 from nanospike.model import loss
 from nanospike.training import teacher_cache
-from nanospike.training.teacher_cache import Parts, computed, parts_of, targets
+from nanospike.training.teacher_cache import Parts, computed, parts_of, shards, targets
 
 ALL = Parts((0, 1, 2), (0, 1), True)
 LIMIT = 10**9
@@ -175,6 +177,74 @@ def test_all_caches_together_stay_within_the_limit(teacher, tmp_path, monkeypatc
     assert len(calls) == 3  # it was not the one that had to go
     first_batch(teacher, data[1], ALL, tmp_path, limit)
     assert len(calls) == 4 and (tmp_path / "corpus-0").exists()
+
+
+def listed(place):
+    """Say in a directory's list that what is in it now is all."""
+    (place / "complete.json").unlink()
+    found = {p.name: cache._described(p) for p in sorted(place.iterdir())}
+    (place / "complete.json").write_text(json.dumps(found))
+
+
+def test_every_example_must_have_a_shard(teacher, tmp_path, capsys, monkeypatch):
+    """A directory whose list knows of no loss, such as two processes could make of one: it is made again."""
+    data = some_data()
+    monkeypatch.setattr(teacher_cache, "SHARD", 1)
+    first_batch(teacher, data, ALL, tmp_path, LIMIT)
+    (place,) = tmp_path.iterdir()
+    before = contents(tmp_path)
+    (place / "00001.safetensors").unlink()
+    listed(place)
+    capsys.readouterr()
+    found = first_batch(teacher, data, ALL, tmp_path, LIMIT)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == f"{place}: 32 of 90 examples are in none of its files; made again" and len(said) == 2
+    assert contents(tmp_path) == before and all(h.any() for h in found.hidden_states)
+    monkeypatch.setattr(teacher_cache, "shards", lambda *args: iter(list(shards(*args))[1:]))
+    with pytest.raises(InputError, match="examples are missing in it again and again"):
+        first_batch(teacher, some_data(1), ALL, tmp_path, LIMIT)
+
+
+def test_a_directory_that_another_run_removes_is_made_again(teacher, tmp_path, monkeypatch):
+    """In between, to keep to its limit: the caches of both are whole in the end."""
+    removals, whole = [1, 1], teacher_cache.kept
+
+    def removed(directory, make):
+        whole(directory, make)
+        if removals:
+            removals.pop()
+            shutil.rmtree(directory)
+
+    monkeypatch.setattr(teacher_cache, "kept", removed)
+    first_batch(teacher, some_data(), ALL, tmp_path, LIMIT)
+    removals += [1, 1, 1]
+    with pytest.raises(FileNotFoundError):
+        first_batch(teacher, some_data(1), ALL, tmp_path, LIMIT)
+
+
+def test_two_runs_that_prune(teacher, tmp_path, monkeypatch):
+    """What one of them is about to look at or to remove, the other has removed."""
+    for seed in range(3):
+        first_batch(teacher, some_data(seed), ALL, tmp_path, LIMIT)
+    places, look = list(tmp_path.iterdir()), teacher_cache.last_used
+    monkeypatch.setattr(teacher_cache, "last_used", lambda p: shutil.rmtree(places[1], ignore_errors=True) or look(p))
+    room = size(places[2])
+    teacher_cache.forget_oldest(places, room)
+    assert len(list(tmp_path.iterdir())) == 1 and sum(map(size, places)) <= room
+
+
+def test_what_is_being_made_counts_and_what_was_left_goes(teacher, tmp_path):
+    first_batch(teacher, some_data(), ALL, tmp_path, LIMIT)
+    (kept,) = tmp_path.iterdir()
+    begun, stale = (tmp_path / f".teacher-{n}.0123456789abcdef.tmp" for n in ("begun", "stale"))
+    for place in (begun, stale):
+        shutil.copytree(kept, place)
+    for p in (*stale.iterdir(), stale):
+        os.utime(p, (0, 0))
+    other = some_data(1)
+    needed = ALL.nbytes(teacher.config, other.lengths)
+    first_batch(teacher, other, ALL, tmp_path, needed + size(begun) + size(kept) - 1)
+    assert not stale.exists() and not kept.exists() and begun.exists()
 
 
 def cut(path):
