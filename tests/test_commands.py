@@ -633,6 +633,7 @@ def commands(p):
     }
 
 
+SWAPPED = {"0": "positive", "1": "negative"}
 # name: (command, what is spoilt first, options added, what the line says)
 BAD = {
     "no model": (finetune, lambda p: shutil.rmtree(p / "bert"), (), "bert/config.json: No such file"),
@@ -708,6 +709,18 @@ BAD = {
         lambda p: relabel(p / "data", "dev.tsv", "\t1", "\tx"),
         (),
         "dev.tsv, line 2: label",
+    ),
+    "teacher's classes in another order": (
+        *(distill, lambda p: edit_json(p / "teacher/config.json", id2label=SWAPPED), ()),
+        "teacher: config.json: id2label: found positive, negative, sst-2 needs negative, positive: reorder them",
+    ),
+    "student's classes in another order": (
+        *(evaluate, lambda p: edit_json(p / "student/config.json", id2label=SWAPPED), ()),
+        "student: config.json: id2label: found positive, negative, sst-2 needs",
+    ),
+    "classes of the teacher to be scored in another order": (
+        *(evaluate, lambda p: edit_json(p / "teacher/config.json", id2label=SWAPPED), ("--teacher", "{p}/teacher")),
+        "teacher: config.json: id2label: found positive, negative, sst-2 needs",
     ),
     "student with fewer positions": (
         *(distill, lambda p: fewer(p / "student", max_position_embeddings=8), ("--init", "{p}/student")),
