@@ -15,6 +15,14 @@ settings.register_profile(
 settings.load_profile("ci")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_wait_for_the_disk():
+    """Tests write many small files; that they are synchronised is the matter of one (test_cache.py)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def cupy():
     """CuPy if it can be used here (a GPU, or a host emulation), else the stand-in in its place."""

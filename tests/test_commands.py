@@ -254,18 +254,20 @@ def test_what_is_asked_of_a_given_student_is_not_taken_for_a_default(made, tmp_p
 def test_few_steps_and_the_equilibrium_take_turns(made, tmp_path, monkeypatch):
     """With --settled-share 0.5, every other update is at the equilibrium; else at rates of --few-steps time steps."""
     seen, gradients = [], Student.gradients
-    monkeypatch.setattr(
-        Student,
-        "gradients",
-        lambda *a, simulation, **k: seen.append(simulation) or gradients(*a, simulation=simulation, **k),
+    runs = lambda student, inputs, targets, weights, loop, run, *more: (
+        seen.append(run)
+        or gradients(  # noqa: E731
+            student, inputs, targets, weights, loop, run, *more
+        )
     )
+    monkeypatch.setattr(Student, "gradients", runs)
     where = ("--teacher", made / "teacher", "--task", "sst-2", "--data-dir", made / "data", "--time-steps", 2)
     argv = (*where, "--stages", "few-steps", "--few-steps", 3, "--max-steps", 4, "--workers", 1, "--batch-size", 4)
     assert run(distill.main, *argv, "--output-dir", tmp_path / "out") == 0
-    assert [s and s["time_steps"] for s in seen] == [3, 3, 3, 3]
+    assert [s and s.time_steps for s in seen] == [3, 3, 3, 3]
     argv += ("--settled-share", 0.5, "--batch-size", 2)
     assert run(distill.main, *argv, "--output-dir", tmp_path / "half") == 0
-    assert [s and s["time_steps"] for s in seen[4:]] == [3, 3, None, 3]
+    assert [s and s.time_steps for s in seen[4:]] == [3, 3, None, 3]
 
 
 @pytest.mark.parametrize(
