@@ -254,13 +254,12 @@ def test_what_is_asked_of_a_given_student_is_not_taken_for_a_default(made, tmp_p
 def test_few_steps_and_the_equilibrium_take_turns(made, tmp_path, monkeypatch):
     """With --settled-share 0.5, every other update is at the equilibrium; else at rates of --few-steps time steps."""
     seen, gradients = [], Student.gradients
-    runs = lambda student, inputs, targets, weights, loop, run, *more: (
+
+    def watched(student, inputs, targets, weights, loop, run, *more):
         seen.append(run)
-        or gradients(  # noqa: E731
-            student, inputs, targets, weights, loop, run, *more
-        )
-    )
-    monkeypatch.setattr(Student, "gradients", runs)
+        return gradients(student, inputs, targets, weights, loop, run, *more)
+
+    monkeypatch.setattr(Student, "gradients", watched)
     where = ("--teacher", made / "teacher", "--task", "sst-2", "--data-dir", made / "data", "--time-steps", 2)
     argv = (*where, "--stages", "few-steps", "--few-steps", 3, "--max-steps", 4, "--workers", 1, "--batch-size", 4)
     assert run(distill.main, *argv, "--output-dir", tmp_path / "out") == 0
