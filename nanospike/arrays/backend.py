@@ -218,30 +218,36 @@ def _scalar(value, dtype):
 
 
 def product(a, b, out, transpose_a=False, transpose_b=False, accumulate=False):
-    """out = op(a) op(b), or out += that; matrices, or stacks (n, ., .) of them, by cuBLAS, all C-contiguous.
+    """out = op(a) op(b), or out += that: matrices, or stacks (n, ., .) of them, by cuBLAS.
 
-    `out` may have rows that are further apart than they are long (a block of columns of a matrix).
+    Matrices may be blocks of columns of others; stacks are C-contiguous.
     """
     from cupy_backends.cuda.libs import cublas
 
     rows, columns = out.shape[-2:]
-    inner = a.shape[-2] if transpose_a else a.shape[-1]
-    kind = out.dtype
+    inner, kind = a.shape[-2] if transpose_a else a.shape[-1], out.dtype
     real, compute = (1, 70) if kind == np.float64 else (0, _products["compute"])
     handle = sys.modules["cupy"].cuda.device.get_cublas_handle()
     one, old = _scalar(1.0, kind), _scalar(float(accumulate), kind)
     # cuBLAS stores by columns: to it these are the transposes, and out^T = op(b)^T op(a)^T
     shape = (handle, int(transpose_b), int(transpose_a), columns, rows, inner, one)
-    apart = out.strides[-2] // out.itemsize
+    matrices = [(m.data.ptr, real, m.strides[-2] // m.itemsize) for m in (b, a, out)]
     if out.ndim == 2:
-        cublas.gemmEx(
-            *shape, b.data.ptr, real, b.shape[-1], a.data.ptr, real, a.shape[-1],
-            old, out.data.ptr, real, apart, compute, -1,
-        )  # fmt: skip
+        cublas.gemmEx(*shape, *matrices[0], *matrices[1], old, *matrices[2], compute, -1)
     else:
-        sizes = [m.shape[-2] * m.shape[-1] for m in (a, b, out)]
-        cublas.gemmStridedBatchedEx(
-            *shape, b.data.ptr, real, b.shape[-1], sizes[1], a.data.ptr, real, a.shape[-1], sizes[0],
-            old, out.data.ptr, real, apart, sizes[2], len(out), compute, -1,
-        )  # fmt: skip
+        b_stack, a_stack, out_stack = (
+            (*m, x.strides[0] // x.itemsize) for m, x in zip(matrices, (b, a, out), strict=True)
+        )
+        cublas.gemmStridedBatchedEx(*shape, *b_stack, *a_stack, old, *out_stack, len(out), compute, -1)
     return out
+
+
+def joined(matrices):
+    """Matrices (n, D) that lie in memory one after the other, as one of all their rows, a view; else None."""
+    first, end = matrices[0], matrices[0].data.ptr
+    for m in matrices:
+        if m.data.ptr != end or not m.flags.c_contiguous:
+            return None
+        end += m.nbytes
+    rows = sum(len(m) for m in matrices)
+    return namespace(first).ndarray((rows, first.shape[1]), first.dtype, memptr=first.data)

@@ -16,12 +16,15 @@ from typing import Any
 from ..arrays import ops, ops_shift
 from ..arrays.backend import namespace
 from ..arrays.tree import RowSum, child
-
-POPULATIONS = ("key", "value", "attention", "attention_output", "intermediate", "output")
+from . import twins
+from .neuron import POPULATIONS
 
 
 def pass_on(population, current):
     return current, lambda dy, grads=None: dy
+
+
+pass_on.bounds = lambda population: None  # see neuron.bounds
 
 
 def populations(config):
@@ -91,6 +94,8 @@ def embeddings(input_ids, token_type_ids, p, norm):
 
     Its vjp(dy, grads) adds parameter gradients and returns nothing.
     """
+    if twin := twins.embeddings(p, norm):
+        return twin(input_ids, token_type_ids, p, norm.keywords["eps"])
     word, word_vjp = ops.embedding(input_ids, p["word_embeddings"]["weight"])
     segment, segment_vjp = ops.embedding(token_type_ids, p["token_type_embeddings"]["weight"])
     length = input_ids.shape[1]
@@ -224,7 +229,10 @@ def encoders(current, layers, config, attention_mask, flow, differentiable=True)
     x, x_fire = flow.fire("embedding", current)
     hidden, scores, vjps = [x], [], []
     for i, p in enumerate(layers):
-        x, s, encoder_vjp = encoder(x, p, config, bias, flow, f"encoder.{i}")
+        name = f"encoder.{i}"
+        twin = twins.encoder(x, p, config, flow, name)
+        step = functools.partial(twin, mask=attention_mask) if twin else functools.partial(encoder, bias=bias)
+        x, s, encoder_vjp = step(x, p, config, flow=flow, name=name)
         hidden.append(x)
         scores.append(s)
         if differentiable:

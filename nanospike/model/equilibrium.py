@@ -80,6 +80,11 @@ def rate_neurons(config, own_thresholds=None):
 
         return value, vjp
 
+    def bounds(population):
+        v_th = own_thresholds.get(population, config.v_th)
+        return neuron.UNKNOWN if hasattr(v_th, "shape") else (v_th, -1 if config.spikes == "signed" else 0)
+
+    fire.bounds = bounds
     return fire
 
 
@@ -137,18 +142,25 @@ class Recorder:
         self.rates[population] = value
         return value, vjp
 
+    def bounds(self, population):
+        return neuron.bounds(self.fire, population)
+
 
 class Inhibited:
     """A `fire` whose population `name` gets a further current. vjp: that of this population's neurons."""
 
     def __init__(self, fire, name, current):
         self.fire, self.name, self.current, self.vjp = fire, name, current, None
+        self.rates = getattr(fire, "rates", None)
 
     def __call__(self, population, current):
         if population != self.name:
             return self.fire(population, current)
         value, self.vjp = self.fire(population, current + self.current)
         return value, self.vjp
+
+    def bounds(self, population):
+        return neuron.UNKNOWN if population == self.name else neuron.bounds(self.fire, population)
 
 
 class FrozenDropout:

@@ -10,6 +10,8 @@ from ..arrays.backend import namespace
 from ..arrays.tree import add
 from ..config.models import CHOICES
 
+POPULATIONS = ("key", "value", "attention", "attention_output", "intermediate", "output")  # of an encoder
+UNKNOWN = "not a clip between two numbers"
 SPIKES = CHOICES["spikes"]
 RESETS = CHOICES["reset"]  # after a spike: v_th is subtracted, or the membrane is set to 0 and what it had over is lost
 
@@ -51,6 +53,12 @@ def spikes_of(population, spikes, config):
 
 def _is_one(v_th):
     return not hasattr(v_th, "shape") and v_th == 1
+
+
+def bounds(fire, population):
+    """What the neurons of a `fire` do that can say so: None, they send their current; (v_th, low), they send
+    clip(current / v_th, low, 1); else UNKNOWN."""
+    return fire.bounds(population) if hasattr(fire, "bounds") else UNKNOWN
 
 
 def levels(v_th, initial=0.5, leak=1.0):
