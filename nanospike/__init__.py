@@ -3,6 +3,7 @@
 from .arrays.backend import to_device, to_host
 from .config.errors import InputError
 from .model.fresh import init_student
+from .model.probes import Probe
 from .model.student import load_student
 from .model.teacher import load_teacher
 from .results.classifier import Classifier, predict
@@ -12,6 +13,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Classifier",
     "InputError",
+    "Probe",
     "init_student",
     "load_student",
     "load_teacher",

@@ -11,14 +11,18 @@ Feed-forward input is this step's, feedback the last step's. Time steps are coun
 Anytime inference: an example whose decision is stable leaves the batch, with all its neurons (`margin` of simulate).
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ..arrays.backend import namespace, to_host
 from ..config.errors import InputError
+from .counting import Counter, operations
 from .neuron import RESETS, SPIKES, Firing, levels, membrane_step, spike, spikes_of, subtract_spent
+from .probes import Recorder
 
 DRIVES = ("differential", "instant")
 
@@ -29,7 +33,8 @@ class Simulation:
 
     spike_counts: population -> (B,) int64 spikes of real tokens, +1 and -1 both counted. output_rates: recorded time
     step -> (B, L, D), ASR of the last encoder's output neurons. steps (B,) int64 on the host: how many each example
-    ran; of one that stopped early, everything is as of then.
+    ran; of one that stopped early, everything is as of then. probes: population -> what a probe recorded (see
+    probes.Recorder.recording). counts: counting.Counts of a counted run, else None; lines: () -> its counting.Lines.
     """
 
     logits: dict
@@ -38,6 +43,14 @@ class Simulation:
     output_rates: dict
     time_steps: int
     steps: Any
+    probes: dict = field(default_factory=dict)
+    counts: Any = None
+    lines: Callable | None = None
+
+    @cached_property
+    def operations(self):
+        """{key of operations.KEYS: int} over the batch, and "by_population"; None if they were not counted."""
+        return operations(self.lines()) if self.lines else None
 
 
 class Population:
@@ -80,7 +93,8 @@ class SpikingRun:
     drive, spikes, reset: as the constants name them. initial: membranes at the start as a fraction of v_th; of leaky
     neurons, how far below v_th they fire (neuron.levels). record: time steps whose logits are kept, besides the last.
     margin: an example stops at a recorded step t where its best logit leads by margin / t^margin_decay; None: none
-    does. The error of an ASR falls as 1 / t, so that of the logits does about the same.
+    does. The error of an ASR falls as 1 / t, so that of the logits does about the same. count: write down all spikes,
+    for Simulation.operations. probes: what else to record, see probes.Probe.
     """
 
     time_steps: int = 64
@@ -91,6 +105,8 @@ class SpikingRun:
     record: tuple = ()
     margin: float | None = None
     margin_decay: float = 0.0
+    count: bool = False
+    probes: tuple = ()
 
     def resolved(self, config):
         """The same with nothing left open; InputError for what does not exist or go together."""
@@ -113,6 +129,10 @@ class SpikingRun:
         if how.reset == "hard" and (how.drive != "instant" or how.spikes != "binary"):
             found = f"found {how.drive} and {how.spikes}"
             raise InputError(f"reset hard: for the instant drive and binary spikes, {found}")
+        if how.probes and how.margin is not None:
+            raise InputError("probes: found some together with a margin; texts that stop early leave nothing to record")
+        if len({probe.population for probe in how.probes}) < len(how.probes):
+            raise InputError(f"probes: found {[p.population for p in how.probes]}, expected one for each population")
         return how
 
 
@@ -120,18 +140,28 @@ class Neurons:
     """The state of all populations, a `fire` that advances each by one time step when its current arrives.
 
     how: a SpikingRun; config: the student's; thresholds: {population: array} of those that do not fire at its v_th.
-    What a population sends is overwritten at its next step: the neurons allocate nothing per step.
+    What a population sends is overwritten at its next step: the neurons allocate nothing per step. Watchers see each
+    population after each step: saw(population, its Population, its current, step).
     """
 
     def __init__(self, how, config, thresholds=None):
         self.how, self.config, self.leak, self.v_th = how.resolved(config), config, config.leak, config.v_th
         self.thresholds = thresholds or {}
         self.step, self.norm, self.populations = 0, 0.0, {}
+        self.recorders = {probe.population: Recorder(probe, self) for probe in self.how.probes}
+        self.counter, self.watchers = None, list(self.recorders.values())
+
+    def count(self, mask, read_out):
+        """Count from now on; see counting.Counter."""
+        self.counter = Counter(mask, read_out, self.how.time_steps)
+        self.watchers.append(self.counter)
 
     def advance(self):
         """Begin the next time step."""
         self.step += 1
         self.norm = self.leak * self.norm + 1
+        if self.counter:
+            self.counter.advance()
 
     def __call__(self, population, current):
         firing = self.firing(population)
@@ -142,6 +172,8 @@ class Neurons:
             self.populations[population] = state
         fire = self._differential if self.how.drive == "differential" else self._instant
         fire(state, current, firing)
+        for watcher in self.watchers:
+            watcher.saw(population, state, current, self.step)
         return state.sent, None
 
     def firing(self, population):
@@ -186,6 +218,8 @@ class Neurons:
     def keep(self, rows):
         for state in self.populations.values():
             state.keep(rows)
+        if self.counter:
+            self.counter.keep(rows)
 
 
 def simulate(network, neurons):
@@ -197,6 +231,8 @@ def simulate(network, neurons):
     """
     how = neurons.how
     record = checked_record(how.record, how.time_steps)
+    if how.count:
+        neurons.count(network.mask, network.last)
     results, fed_back = _Results(network, neurons), None
     for step in range(1, how.time_steps + 1):
         neurons.advance()
@@ -243,6 +279,8 @@ class _Results:
         """Logits of the examples that still run; those that stopped keep theirs."""
         rates = self.neurons.rate(self.last)
         logits, _ = network.classify(rates)
+        if self.neurons.counter:
+            self.neurons.counter.decide(rates)
         self.logits[step] = self._whole(logits, self.latest and self.latest[0])
         self.outputs[step] = self._whole(rates, self.latest and self.latest[1])
         self.latest = self.logits[step], self.outputs[step]
@@ -260,7 +298,10 @@ class _Results:
             self._collect(network.mask)
         for step in record - self.logits.keys():  # nobody ran so long
             self.logits[step], self.outputs[step] = self.latest
-        return Simulation(self.logits, self.rates, self.fired, self.outputs, self.time_steps, self.steps)
+        watched = {name: recorder.recording() for name, recorder in self.neurons.recorders.items()}
+        counts = self.neurons.counter.counts() if self.neurons.counter else None
+        found = (self.logits, self.rates, self.fired, self.outputs, self.time_steps, self.steps)
+        return Simulation(*found, watched, counts)
 
     def _collect(self, mask):
         for name in self.neurons.populations:

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ from ..config.errors import InputError
 from ..config.models import StudentConfig, read_config
 from ..files.model_files import fit_tensors, packed_names, placed, read_json, read_model_tensors, write_model
 from ..solvers.adjoint import Code
-from . import equilibrium, loss, recurrence
+from . import bert, equilibrium, loss, recurrence
 from .bert import TeacherOutput
+from .counting import Neuron, lines
 from .equilibrium import Loop
+from .operations import parts
 from .penalty import jacobian_penalty
 from .quantise import low_bit, low_bit_names, quantised, split
 from .simulate import Neurons, SpikingRun, simulate
@@ -132,7 +134,7 @@ class Student:
 
     def simulate(
         self, input_ids, attention_mask=None, token_type_ids=None, time_steps=64, drive="differential", spikes=None,
-        initial=None, record=(8, 16, 32, 64), margin=None, margin_decay=0.0, reset=None,
+        initial=None, record=(8, 16, 32, 64), margin=None, margin_decay=0.0, reset=None, count=False, probes=(),
     ):  # fmt: skip
         """Run `time_steps` steps spike by spike: a simulate.Simulation.
 
@@ -140,12 +142,13 @@ class Student:
         of v_th (None: 0.5; of leaky neurons, which forget it, how far below v_th they fire: see neuron.levels); record:
         time steps whose logits are kept, besides the last; margin: an example whose best logit leads by margin /
         t^margin_decay at a recorded step t stops there (anytime inference; None: all run to the end); reset: "soft",
-        "hard" (None: the config's).
+        "hard" (None: the config's); count: count all operations (Simulation.operations); probes: a probes.Probe for
+        each population of which more is to be recorded (Simulation.probes).
         """
         network = self._network(*self._checked(input_ids, attention_mask, token_type_ids))
         how = SpikingRun(
             time_steps=time_steps, drive=drive, spikes=spikes, initial=initial, reset=reset, record=tuple(record),
-            margin=margin, margin_decay=margin_decay,
+            margin=margin, margin_decay=margin_decay, count=count, probes=tuple(probes),
         )  # fmt: skip
         return self._simulate(network, how)
 
@@ -156,7 +159,19 @@ class Student:
     def _simulate(self, network, how):
         if self.config.activation == "ann":
             raise InputError("simulate: this student is an ordinary BERT (activation ann): it has no spikes")
-        return simulate(network, Neurons(how, self.config, equilibrium.thresholds(self.tree)))
+        known = bert.populations(self.config)
+        if unknown := [probe.population for probe in how.probes if probe.population not in known]:
+            raise InputError(f"probes: found {', '.join(unknown)}, expected some of {', '.join(known)}")
+        neurons = Neurons(how, self.config, equilibrium.thresholds(self.tree))
+        found = simulate(network, neurons)
+        if found.counts is None:
+            return found
+        steps = None if how.margin is not None else how.time_steps
+        neuron = Neuron.of(neurons.how.spikes, self.config.leak)
+        return replace(
+            found,
+            lines=lambda: lines(parts(self.config, network.tree, neurons.how.drive), found.counts, neuron, steps),
+        )
 
     def _check_targets(self, shape, out, temperature):
         """InputError unless a teacher's output has the shapes that the losses need."""
