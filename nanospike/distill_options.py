@@ -111,7 +111,10 @@ class Distill(OwnFiles, ShiftOptions, TrainingOptions):
     time_steps: tuple[int, ...] = option(
         "time steps at which the student is evaluated; the largest is that of --forward spikes", (2, 4, 8, 16, 32, 64)
     )
-    few_steps: int = option("time steps of the stage few-steps", 4)
+    few_steps: tuple[int, ...] = option(
+        "time steps of the stage few-steps; of several, the loss is taken at each, in equal parts, of one simulation",
+        (4,),
+    )
     settled_share: float = option(
         "share of the updates of few-steps that are at the equilibrium, which drifts otherwise", 0.0
     )
@@ -144,6 +147,8 @@ class Distill(OwnFiles, ShiftOptions, TrainingOptions):
     def __post_init__(self):
         super().__post_init__()
         self._resolve_task()
+        if not self.few_steps or len(set(self.few_steps)) < len(self.few_steps):
+            raise InputError(f"--few-steps: found {list(self.few_steps)}, expected time steps, each once")
         require_at_least(self, probe_every=0, few_steps=1, settled_share=0)
         for name in ("mask", "dropout"):
             if not 0 <= getattr(self, name) < 1:
@@ -189,7 +194,7 @@ class Distill(OwnFiles, ShiftOptions, TrainingOptions):
                 raise InputError(f"{', '.join(given)}: an ann student has no spiking neurons")
             if "few-steps" in self.stages:
                 raise InputError("--stages few-steps: an ann student has no spiking neurons")
-        if "few-steps" not in self.stages and (self.few_steps != 4 or self.settled_share):
+        if "few-steps" not in self.stages and (self.few_steps != (4,) or self.settled_share):
             raise InputError("--few-steps, --settled-share: for the stage few-steps, which --stages leaves out")
         self._require_effect_on_the_loop()
         if not self.feedback and (self.feedback_rank or self.feedback_from != "tokens"):

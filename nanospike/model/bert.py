@@ -113,6 +113,10 @@ def embeddings(input_ids, token_type_ids, p, norm):
     return y, vjp
 
 
+def unchanged(query):
+    return query, lambda dy, neurons=None, drates=None: dy
+
+
 def as_it_is(name, query):
     """The queries of an encoder that are not scaled on their way to its scores."""
     return query, lambda dy, grads=None: dy
@@ -130,37 +134,54 @@ class Flow:
     scale_query: Callable = as_it_is
 
 
+def firing(flow, name):
+    """fire(kind, current) of the populations of the encoder `name`. Its vjp(dy, neurons, drates) -> dcurrent also takes
+    in what drates, {population: cotangent} or None, holds of the population itself."""
+
+    def fire(kind, current):
+        population = f"{name}.{kind}"
+        value, fire_vjp = flow.fire(population, current)
+
+        def vjp(dy, neurons=None, drates=None):
+            own = drates.get(population) if drates else None
+            return fire_vjp(dy if own is None else dy + own, neurons)
+
+        return value, vjp
+
+    return fire
+
+
 def attention_block(x, p, config, bias, flow, name):
     """Queries, keys and values, attention, and the norm of its output and x: the first half of an encoder.
 
     The same shapes and vjp as those of `encoder`.
     """
-    fire, these = flow.fire, operators(config)
+    fire, these = firing(flow, name), operators(config)
     this, output = p["self"], p["output"]
     query, query_vjp = ops.linear(x, **this["query"])
-    query, query_fire = fire(f"{name}.query", query) if config.fires_queries else pass_on(name, query)
+    query, query_fire = fire("query", query) if config.fires_queries else unchanged(query)
     query, query_scale = flow.scale_query(name, query)
     key_current, key_vjp = ops.linear(x, **this["key"])
-    key, key_fire = fire(f"{name}.key", key_current)
+    key, key_fire = fire("key", key_current)
     value_current, value_vjp = ops.linear(x, **this["value"])
-    value, value_fire = fire(f"{name}.value", value_current)
+    value, value_fire = fire("value", value_current)
     context_current, scores, attend_vjp = ops.attention(
         query, key, value, bias, config.num_attention_heads, flow.drop_attention, these.softmax
     )
-    context, context_fire = fire(f"{name}.attention", context_current)
+    context, context_fire = fire("attention", context_current)
     mixed, mix_vjp = ops.linear(context, **output["dense"])
     mixed, mix_drop = flow.drop(mixed)
     y_current, y_norm = these.norm(mixed + x, **output["LayerNorm"])
-    y, y_fire = fire(f"{name}.attention_output", y_current)
+    y, y_fire = fire("attention_output", y_current)
 
-    def vjp(dy, dscores=None, grads=None, neurons=None):
+    def vjp(dy, dscores=None, grads=None, neurons=None, drates=None):
         at = lambda *path: child(grads, *path)  # noqa: E731
-        dsum = y_norm(y_fire(dy, neurons), at("output", "LayerNorm"))
+        dsum = y_norm(y_fire(dy, neurons, drates), at("output", "LayerNorm"))
         dcontext = mix_vjp(mix_drop(dsum), at("output", "dense"))
-        dquery, dkey, dvalue = attend_vjp(context_fire(dcontext, neurons), dscores)
-        dquery = query_fire(query_scale(dquery, neurons), neurons)
-        dx = value_vjp(value_fire(dvalue, neurons), at("self", "value"))
-        dx += key_vjp(key_fire(dkey, neurons), at("self", "key"))
+        dquery, dkey, dvalue = attend_vjp(context_fire(dcontext, neurons, drates), dscores)
+        dquery = query_fire(query_scale(dquery, neurons), neurons, drates)
+        dx = value_vjp(value_fire(dvalue, neurons, drates), at("self", "value"))
+        dx += key_vjp(key_fire(dkey, neurons, drates), at("self", "key"))
         dx += query_vjp(dquery, at("self", "query"))
         dx += dsum
         return dx
@@ -171,21 +192,21 @@ def attention_block(x, p, config, bias, flow, name):
 def feed_forward_block(x, p, config, flow, name):
     """Two matrices with the intermediate neurons between them, and the norm of what they give and x.
 
-    x (B, L, D), p = tree["encoder"]["layer"][i]  ->  y (B, L, D), vjp(dy, grads=None, neurons=None) -> dx.
+    x (B, L, D), p = tree["encoder"]["layer"][i]  ->  y (B, L, D), vjp(dy, grads=None, neurons=None, drates=None) -> dx.
     """
-    fire, these, output = flow.fire, operators(config), p["output"]
+    fire, these, output = firing(flow, name), operators(config), p["output"]
     wide, up_vjp = ops.linear(x, **p["intermediate"]["dense"])
     inner_current, activation_vjp = these.activation(wide)
-    inner, inner_fire = fire(f"{name}.intermediate", inner_current)
+    inner, inner_fire = fire("intermediate", inner_current)
     narrow, down_vjp = ops.linear(inner, **output["dense"])
     narrow, down_drop = flow.drop(narrow)
     y_current, y_norm = these.norm(narrow + x, **output["LayerNorm"])
-    y, y_fire = fire(f"{name}.output", y_current)
+    y, y_fire = fire("output", y_current)
 
-    def vjp(dy, grads=None, neurons=None):
-        dsum = y_norm(y_fire(dy, neurons), child(grads, "output", "LayerNorm"))
+    def vjp(dy, grads=None, neurons=None, drates=None):
+        dsum = y_norm(y_fire(dy, neurons, drates), child(grads, "output", "LayerNorm"))
         dinner = down_vjp(down_drop(dsum), child(grads, "output", "dense"))
-        dwide = activation_vjp(inner_fire(dinner, neurons))
+        dwide = activation_vjp(inner_fire(dinner, neurons, drates))
         return up_vjp(dwide, child(grads, "intermediate", "dense")) + dsum
 
     return y, vjp
@@ -195,14 +216,15 @@ def encoder(x, p, config, bias, flow, name):
     """One encoder: attention and feed-forward block, each with residual and norm.
 
     x (B, L, D), p = tree["encoder"]["layer"][i], bias = ops.mask_bias(...)  ->  y (B, L, D), attention
-    scores (B, H, L, L), vjp(dy, dscores=None, grads=None, neurons=None) -> dx; `neurons`: gradients of the neurons'.
+    scores (B, H, L, L), vjp(dy, dscores=None, grads=None, neurons=None, drates=None) -> dx; `neurons`: gradients of the
+    neurons'; drates: cotangents of its populations, {name: array}.
     """
     middle, scores, attention_vjp = attention_block(x, p["attention"], config, bias, flow, name)
     y, feed_forward_vjp = feed_forward_block(middle, p, config, flow, name)
 
-    def vjp(dy, dscores=None, grads=None, neurons=None):
-        dmiddle = feed_forward_vjp(dy, grads, neurons)
-        return attention_vjp(dmiddle, dscores, child(grads, "attention"), neurons)
+    def vjp(dy, dscores=None, grads=None, neurons=None, drates=None):
+        dmiddle = feed_forward_vjp(dy, grads, neurons, drates)
+        return attention_vjp(dmiddle, dscores, child(grads, "attention"), neurons, drates)
 
     return y, scores, vjp
 
@@ -211,8 +233,9 @@ def encoder(x, p, config, bias, flow, name):
 class Trace:
     """One sweep: hidden_states, N+1 arrays (B, L, D), embedding first; attention_scores, N of (B, H, L, L).
 
-    `vjp(dhidden, dscores=None, grads=None)` -> cotangent of the embedding current (B, L, D). `dhidden` has N+1
-    entries and `dscores` N, each an array or None; `grads` is that of the whole model.
+    `vjp(dhidden, dscores=None, grads=None, drates=None)` -> cotangent of the embedding current (B, L, D). `dhidden` has
+    N+1 entries and `dscores` N, each an array or None; `grads` is that of the whole model; drates: {population:
+    cotangent} of those inside the encoders.
     """
 
     hidden_states: list
@@ -238,11 +261,11 @@ def encoders(current, layers, config, attention_mask, flow, differentiable=True)
         if differentiable:
             vjps.append(encoder_vjp)
 
-    def vjp(dhidden, dscores=None, grads=None):
-        neurons = child(grads, "thresholds")
+    def vjp(dhidden, dscores=None, grads=None, drates=None):
+        neurons, inner = child(grads, "thresholds"), (drates,) if drates else ()
         dx = dhidden[-1] if dhidden[-1] is not None else hidden[-1] * 0
         for i in reversed(range(len(vjps))):
-            dx = vjps[i](dx, dscores and dscores[i], child(grads, "encoder", "layer", i), neurons)
+            dx = vjps[i](dx, dscores and dscores[i], child(grads, "encoder", "layer", i), neurons, *inner)
             if dhidden[i] is not None:
                 dx += dhidden[i]
         return x_fire(dx, neurons)

@@ -195,8 +195,8 @@ class FrozenDropout:
 class Sweep(bert.Trace):
     """A bert.Trace with a second vjp, None if nothing was fed back.
 
-    return_vjp(dhidden, dscores=None, grads=None) -> cotangents of fed_back and of the embedding current; the latter is
-    None where it is not needed: if no path leads to the embedding, and without grads.
+    return_vjp(dhidden, dscores=None, grads=None, drates=None) -> cotangents of fed_back and of the embedding current;
+    the latter is None where it is not needed: if no path leads to the embedding, and without grads.
     """
 
     return_vjp: Callable | None = None
@@ -240,10 +240,10 @@ class Network:
             fire = Inhibited(fire, self.last, inhibition)
         trace = self._encoders(current, fire, differentiable)
 
-        def return_vjp(dhidden, dscores=None, grads=None):
+        def return_vjp(dhidden, dscores=None, grads=None, drates=None):
             dz, dcurrent = [], None
             if returned is not None or grads is not None:
-                dcurrent = trace.vjp(dhidden, dscores, grads)
+                dcurrent = trace.vjp(dhidden, dscores, grads, drates)
             if returned is not None:
                 dz.append(embedding_vjp(dcurrent, grads))
             if inhibition is not None and dhidden[-1] is not None:
@@ -286,9 +286,9 @@ class Network:
         """What returns to the embedding neurons, with its vjp."""
         return recurrence.to_embedding(fed_back, self.config, self.tree)
 
-    def pull_back(self, sweep, dhidden, dscores, grads):
+    def pull_back(self, sweep, dhidden, dscores, grads, drates=None):
         """Add to `grads` what one Sweep with constant fed_back owes to the parameters; see Trace.vjp."""
-        _, dcurrent = sweep.return_vjp(dhidden, dscores, grads)
+        _, dcurrent = sweep.return_vjp(dhidden, dscores, grads, drates)
         self.embed_vjp(dcurrent, child(grads, "embeddings"))
 
     def classify(self, last):
@@ -316,18 +316,19 @@ class Equilibrium:
     message: str
 
 
-def solve(network, rtol=None, differentiable=True, forward_solver="anderson"):
+def solve(network, rtol=None, differentiable=True, forward_solver="anderson", inner=False):
     """The equilibrium of a Network: (Equilibrium, vjp). forward_solver: a method of solve.fixed_point.
 
-    vjp(dhidden, dscores, dlogits, grads, loop=Loop()) fills `grads` with the exact gradient and returns the adjoint
-    Solution, or None without feedback.
+    vjp(dhidden, dscores, dlogits, grads, loop=Loop(), drates=None) fills `grads` with the exact gradient and returns
+    the adjoint Solution, or None without feedback. drates: {population: cotangent}, which needs inner=True.
     """
     if network.config.reset == "hard":
         raise InputError(
             "reset hard: found a student without an equilibrium to solve for or to train: under a constant current I "
             "its neurons settle at 1 / ceil(v_th / I), which has no slope; use soft (a hard reset can be simulated)"
         )
-    fire = Recorder(network.rate_neurons())
+    settled = network.rate_neurons()
+    fire = Recorder((lambda name, current: settled(name, current)) if inner else settled)  # a plain one: no fused twin
     found, fed_back = None, None
     if network.config.recurrent:
         found = _loop(network, rtol, forward_solver)
@@ -366,22 +367,26 @@ def at_rates(network, rates):
 def _pull_back(network, trace, fed_back, head_vjp):
     """The vjp of `solve` at a Sweep of the network and the vjp of its logits."""
 
-    def vjp(dhidden, dscores, dlogits, grads, loop=Loop()):  # noqa: B008
-        dhidden = list(dhidden)
+    def vjp(dhidden, dscores, dlogits, grads, loop=Loop(), drates=None):  # noqa: B008
+        dhidden, drates = list(dhidden), dict(drates or {})
+        for i, name in enumerate(["embedding", *(f"encoder.{i}.output" for i in range(len(dhidden) - 1))]):
+            own = drates.pop(name, None)
+            if own is not None:
+                dhidden[i] = own if dhidden[i] is None else dhidden[i] + own
         if dlogits is not None:
             dlast = head_vjp(dlogits, grads)
             dhidden[-1] = dlast if dhidden[-1] is None else dhidden[-1] + dlast
         if fed_back is None:
-            network.embed_vjp(trace.vjp(dhidden, dscores, grads), child(grads, "embeddings"))
+            network.embed_vjp(trace.vjp(dhidden, dscores, grads, drates), child(grads, "embeddings"))
             return None
-        adjoint = _adjoint(network, trace, dhidden, dscores, loop)
+        adjoint = _adjoint(network, trace, (dhidden, dscores, None, drates), loop)
         mu = adjoint.x
         if loop.drop_failed and (adjoint.codes > Code.TRUNCATED).any():
             solved = namespace(mu).asarray(adjoint.codes <= Code.TRUNCATED)
             mu = namespace(mu).where(solved[:, None, None], mu, 0)
         dlast = network.state_vjp(mu)
         dhidden[-1] = dlast if dhidden[-1] is None else dhidden[-1] + dlast
-        network.pull_back(trace, dhidden, dscores, grads)
+        network.pull_back(trace, dhidden, dscores, grads, drates)
         return adjoint
 
     return vjp
@@ -400,8 +405,11 @@ def _loop(network, rtol, method):
     )
 
 
-def _adjoint(network, sweep, dhidden, dscores, loop):
-    """The Solution mu of (I - K^T) mu = b, b the cotangent with which the loss arrives at z through what returns."""
+def _adjoint(network, sweep, cotangents, loop):
+    """The Solution mu of (I - K^T) mu = b, b the cotangent with which the loss arrives at z through what returns.
+
+    cotangents: the arguments of Sweep.return_vjp.
+    """
     nowhere = [None] * (len(sweep.hidden_states) - 1)
 
     def jacobian_transposed(mu):
@@ -410,6 +418,6 @@ def _adjoint(network, sweep, dhidden, dscores, loop):
     def masked(dz):
         return dz * network.mask[:, : dz.shape[1]].astype(dz.dtype)[:, :, None]
 
-    b = masked(sweep.return_vjp(dhidden, dscores)[0])
+    b = masked(sweep.return_vjp(*cotangents)[0])
     rtol = loop.adjoint_rtol or ADJOINT_RTOL[str(b.dtype)]
     return solve_adjoint(jacobian_transposed, b, loop.adjoint_solver, rtol)

@@ -3,7 +3,7 @@
 Axes: B examples, L tokens, D student width, E teacher width, H heads, C labels. Padding is left out, not zero-filled.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..arrays import ops
@@ -110,6 +110,25 @@ def squared_error(logits, target, totals=None):
     return (difference * difference).sum() / examples, lambda cotangent: difference * (cotangent * (2 / examples))
 
 
+def spike_penalty(rates, attention_mask, weight, totals=None):
+    """weight times the sum over populations of the mean |rate| of their neurons at real tokens.
+
+    rates: {population: (B, L, W)}. vjp(shares=None) -> {population: cotangent}; shares: see distillation.
+    """
+    value, signs = 0, {}
+    for name, a in rates.items():
+        real = attention_mask.astype(a.real.dtype)[:, :, None]
+        sign = namespace(a).sign(a.real) * real
+        scale = weight / (_number(totals or Totals.of(attention_mask), "tokens", a.real) * a.shape[-1])
+        value = value + (a * sign).sum() * scale
+        signs[name] = sign * scale
+
+    def vjp(shares=None):
+        return signs if shares is None else {n: s * shares[:, None, None] for n, s in signs.items()}
+
+    return value, vjp
+
+
 def _log_softmax(x):
     shifted = x - x.max(axis=-1, keepdims=True)
     return shifted - namespace(x).log(namespace(x).exp(shifted).sum(axis=-1, keepdims=True))
@@ -147,7 +166,10 @@ def _depth(teacher_out, otherwise):
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """The weights of the distillation loss's terms. layer_map: see teacher_layers; classes: (C,), see label_loss."""
+    """The weights of the distillation loss's terms. layer_map: see teacher_layers; classes: (C,), see label_loss.
+
+    spikes: of spike_penalty, which is no part of `distillation`.
+    """
 
     hidden: float = 1.0
     attention: float = 1.0
@@ -156,6 +178,14 @@ class LossWeights:
     temperature: float = 1.0
     layer_map: Any = None
     classes: Any = None
+    spikes: float = 0.0
+
+    def shared(self, parts):
+        """The weights of one of several parts that are alike."""
+        if parts == 1:
+            return self
+        names = ("hidden", "attention", "logits", "labels", "spikes")
+        return replace(self, **{n: getattr(self, n) / parts for n in names})
 
 
 @dataclass(frozen=True)

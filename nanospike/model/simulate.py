@@ -35,6 +35,7 @@ class Simulation:
     step -> (B, L, D), ASR of the last encoder's output neurons. steps (B,) int64 on the host: how many each example
     ran; of one that stopped early, everything is as of then. probes: population -> what a probe recorded (see
     probes.Recorder.recording). counts: counting.Counts of a counted run, else None; lines: () -> its counting.Lines.
+    rates_at: recorded time step -> rates as above, if kept.
     """
 
     logits: dict
@@ -46,6 +47,7 @@ class Simulation:
     probes: dict = field(default_factory=dict)
     counts: Any = None
     lines: Callable | None = None
+    rates_at: dict = field(default_factory=dict)
 
     @cached_property
     def operations(self):
@@ -92,6 +94,7 @@ class SpikingRun:
 
     drive, spikes, reset: as the constants name them. initial: membranes at the start as a fraction of v_th; of leaky
     neurons, how far below v_th they fire (neuron.levels). record: time steps whose logits are kept, besides the last.
+    keep_rates: of every recorded step, the rates of all populations (no example may stop early then).
     margin: an example stops at a recorded step t where its best logit leads by margin / t^margin_decay; None: none
     does. The error of an ASR falls as 1 / t, so that of the logits does about the same. count: write down all spikes,
     for Simulation.operations. probes: what else to record, see probes.Probe.
@@ -103,6 +106,7 @@ class SpikingRun:
     initial: float | None = None
     reset: str | None = None
     record: tuple = ()
+    keep_rates: bool = False
     margin: float | None = None
     margin_decay: float = 0.0
     count: bool = False
@@ -117,6 +121,8 @@ class SpikingRun:
             initial=0.5 if self.initial is None else self.initial,
             reset=self.reset or config.reset,
         )
+        if how.keep_rates and how.margin is not None:
+            raise InputError("keep_rates, margin: found both; the rates of examples that stop are not kept")
         for name, known in (("drive", DRIVES), ("spikes", SPIKES), ("reset", RESETS)):
             if (found := getattr(how, name)) not in known:
                 raise InputError(f"{name}: found {found!r}, expected one of {', '.join(known)}")
@@ -273,7 +279,7 @@ class _Results:
         self.neurons, self.last, self.time_steps = neurons, network.last, neurons.how.time_steps
         self.steps = np.full(len(network.mask), self.time_steps)
         self.rows, self.logits, self.outputs, self.rates, self.fired = np.arange(len(network.mask)), {}, {}, {}, {}
-        self.latest = None
+        self.latest, self.rates_at = None, {}
 
     def record(self, network, step):
         """Logits of the examples that still run; those that stopped keep theirs."""
@@ -284,6 +290,8 @@ class _Results:
         self.logits[step] = self._whole(logits, self.latest and self.latest[0])
         self.outputs[step] = self._whole(rates, self.latest and self.latest[1])
         self.latest = self.logits[step], self.outputs[step]
+        if self.neurons.how.keep_rates:
+            self.rates_at[step] = {name: self.neurons.rate(name) for name in self.neurons.populations}
         return logits
 
     def leave(self, network, rows, step):
@@ -301,7 +309,7 @@ class _Results:
         watched = {name: recorder.recording() for name, recorder in self.neurons.recorders.items()}
         counts = self.neurons.counter.counts() if self.neurons.counter else None
         found = (self.logits, self.rates, self.fired, self.outputs, self.time_steps, self.steps)
-        return Simulation(*found, watched, counts)
+        return Simulation(*found, watched, counts, rates_at=self.rates_at)
 
     def _collect(self, mask):
         for name in self.neurons.populations:

@@ -105,32 +105,49 @@ class Student:
         return float(sum(result.terms.values())), dense_gradients(result.grads, self.parameters())
 
     def gradients(self, inputs, targets, weights=loss.LossWeights(), loop=Loop(), simulation=None, dropout=None):  # noqa: B008
-        """Gradients of loss.distillation (targets, weights), for inputs (ids, mask, segments) known to be right.
+        """Gradients of loss.distillation and spike_penalty, for inputs (ids, mask, segments) known to be right.
 
-        simulation: a SpikingRun; then the loss is taken at simulated ASRs, and its cotangents are pulled back through
-        the system linearised there (equilibrium.at_rates). dropout: an equilibrium.FrozenDropout, of attention weights
-        and of what the two blocks of an encoder give out.
+        simulation: a SpikingRun; then the loss is taken at simulated ASRs, in equal parts at each of its recorded steps
+        and the last, and its cotangents are pulled back through the system linearised there (equilibrium.at_rates).
+        dropout: an equilibrium.FrozenDropout, of attention weights and of what the two blocks of an encoder give out.
         """
-        network, attention_mask = self._network(*inputs, dropout=dropout), inputs[1]
+        network, grads, totals = self._network(*inputs, dropout=dropout), {}, {}
         settled, pull_back = equilibrium.solve(
-            network, forward_solver=loop.forward_solver, differentiable=simulation is None
+            network, forward_solver=loop.forward_solver, differentiable=simulation is None, inner=weights.spikes > 0
         )
         _warn_unless(settled)
-        states = settled.hidden_states, settled.attention_scores, settled.logits
-        if simulation is not None:
-            states, pull_back = equilibrium.at_rates(network, self._simulate(network, simulation).rates)
-        values, loss_vjp = loss.distillation(states, targets, attention_mask, self.tree["distill_map"], weights)
-        grads = {}
-        dhidden, dscores, dlogits = loss_vjp(grads, _shares(settled, states[-1]) if loop.drop_failed else None)
-        adjoint = pull_back(dhidden, dscores, dlogits, grads, loop)
+        shares = _shares(settled, settled.logits) if loop.drop_failed else None
+        if simulation is None:
+            states = settled.hidden_states, settled.attention_scores, settled.logits
+            rates_at = {None: settled.rates}
+        else:
+            rates_at = self._simulate(network, replace(simulation, keep_rates=True)).rates_at
+        for rates in rates_at.values():
+            if simulation is not None:
+                states, pull_back = equilibrium.at_rates(network, rates)
+            values, loss_vjp = self._loss_at(states, rates, targets, inputs[1], weights.shared(len(rates_at)))
+            *cotangents, drates = loss_vjp(grads, shares)
+            adjoint = pull_back(*cotangents, grads, loop, drates)
+            totals = {n: totals.get(n, 0) + v for n, v in values.items()}
         if adjoint is not None and adjoint.code is not Code.TRUNCATED:
             _warn_unless(adjoint)
         if loop.jacobian_penalty:
-            totals = targets.totals or loss.Totals.of(attention_mask)
-            value, penalty_vjp = jacobian_penalty(network, settled.hidden_states[-1], loop.seed, totals)
-            values = values | {"jacobian": loop.jacobian_penalty * value}
+            sizes = targets.totals or loss.Totals.of(inputs[1])
+            value, penalty_vjp = jacobian_penalty(network, settled.hidden_states[-1], loop.seed, sizes)
+            totals["jacobian"] = loop.jacobian_penalty * value
             penalty_vjp(loop.jacobian_penalty, grads)
-        return Gradients(values, grads, settled, adjoint)
+        return Gradients(totals, grads, settled, adjoint)
+
+    def _loss_at(self, states, rates, targets, attention_mask, weights):
+        """({term: value}, vjp) of loss.distillation at `states` and of loss.spike_penalty at `rates`.
+
+        vjp(grads, shares) -> dhidden, dscores, dlogits, drates, and adds to grads; shares: see loss.distillation.
+        """
+        values, loss_vjp = loss.distillation(states, targets, attention_mask, self.tree["distill_map"], weights)
+        if not weights.spikes:
+            return values, lambda grads, shares: (*loss_vjp(grads, shares), None)
+        value, spikes_vjp = loss.spike_penalty(rates, attention_mask, weights.spikes, targets.totals)
+        return values | {"spikes": value}, lambda grads, shares: (*loss_vjp(grads, shares), spikes_vjp(shares))
 
     def simulate(
         self, input_ids, attention_mask=None, token_type_ids=None, time_steps=64, drive="differential", spikes=None,

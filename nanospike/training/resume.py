@@ -116,9 +116,13 @@ def has_checkpoint(directory):
 def _decisive(options):
     """The options of a run without what changes nothing: where a cache is, but not whether there is one.
 
-    Without one, a stage of one epoch does not round the teacher's activations.
+    Without one, a stage of one epoch does not round the teacher's activations. few_steps was one number once.
     """
-    return options | ({"cache_dir": options["cache_dir"] is not None} if "cache_dir" in options else {})
+    if "cache_dir" in options:
+        options = options | {"cache_dir": options["cache_dir"] is not None}
+    if isinstance(options.get("few_steps"), int):
+        options = options | {"few_steps": [options["few_steps"]]}
+    return options
 
 
 def read_checkpoint(options):

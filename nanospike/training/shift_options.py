@@ -50,6 +50,17 @@ class ShiftOptions:
         choices=THRESHOLDS,
     )
 
+    spike_penalty: tuple[float, ...] = option(
+        "weight in the loss of the spikes: the sum over populations of their mean |rate|; one value or one per stage; "
+        "without it, 0",
+        (),
+    )
+
+    def spike_penalty_in(self, stage):
+        """The weight of the spikes in the loss of a stage."""
+        values = self.spike_penalty or (0.0,)
+        return values[0] if len(values) == 1 else values[self.stages.index(stage)]
+
     def require_shift_options(self):
         """InputError for what does not go together or does nothing; operators in the one way to write them."""
         if self.operators is not None:
@@ -57,7 +68,12 @@ class ShiftOptions:
                 object.__setattr__(self, "operators", named(self.operators))
             except InputError as error:
                 raise InputError(f"--{error}") from None
-        require_at_least(self, activation_bits=0)
+        require_at_least(self, activation_bits=0, spike_penalty=0)
+        if len(self.spike_penalty) not in (0, 1, len(self.stages)):
+            wanted = f"1 or one for each stage ({', '.join(self.stages)})"
+            raise InputError(f"--spike-penalty: found {len(self.spike_penalty)} values, expected {wanted}")
+        if self.student == "ann" and self.spike_penalty:
+            raise InputError("--spike-penalty: an ann student has no spiking neurons")
         shifts = chosen(self.operators or "float")
         if self.activation_bits and self.student == "spiking":
             raise InputError("--activation-bits: of --student ann; spiking neurons hand on spikes")

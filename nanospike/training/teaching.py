@@ -24,6 +24,7 @@ from .teacher_cache import computed, parts_of, targets
 def loss_terms(options, stage):
     """The LossWeights of a stage."""
     common = {"temperature": options.temperature, "layer_map": options.layer_map or None}
+    common["spikes"] = options.spike_penalty_in(stage)
     if stage not in ("prediction", "few-steps"):
         return LossWeights(**common, hidden=options.hidden, attention=options.attention, logits=0.0, labels=0.0)
     return LossWeights(
@@ -81,8 +82,8 @@ def gradients(teacher_outputs, student, options, stage, workers, monitor=None, m
     if weights.labels and options.class_weights:
         weights = replace(weights, classes=to_device(options.class_factors, student.device))
     if options.forward == "spikes" or stage == "few-steps":
-        steps = options.few_steps if stage == "few-steps" else max(options.time_steps)
-        simulation = SpikingRun(time_steps=steps, drive=options.drive)
+        steps = options.few_steps if stage == "few-steps" else (max(options.time_steps),)
+        simulation = SpikingRun(time_steps=max(steps), record=steps, drive=options.drive)
     stability = Stability(student.parameters())
     loop = Loop(
         forward_solver=options.forward_solver, adjoint_solver=options.adjoint_solver,

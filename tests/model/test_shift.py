@@ -17,7 +17,7 @@ from nanospike.config.models import StudentConfig
 from nanospike.config.operators import OPERATORS
 from nanospike.model import bert, equilibrium, loss
 from nanospike.model.fresh import with_thresholds
-from nanospike.model.simulate import gap
+from nanospike.model.simulate import SpikingRun, gap
 
 SETS = ("shift", "query,relu", *OPERATORS)
 
@@ -34,16 +34,24 @@ def shift_student(seed=0, own=False, **changes):
     return student
 
 
-def loss_of(student, inputs, out, dropout=None):
-    """parameters -> the distillation loss of one sweep; complex numbers go through."""
+def loss_of(student, inputs, out, dropout=None, settle=False):
+    """(parameters, weight of the spikes) -> the distillation loss of one sweep; complex numbers go through.
 
-    def value(parameters):
+    settle: at the equilibrium of a loop, by plain iteration.
+    """
+
+    def value(parameters, penalty=0.0):
         tree = nest(parameters)
         network = equilibrium.Network.on(tree, student.config, *inputs, dropout)
-        trace = network.sweep(network.rate_neurons())
+        fire, fed_back = equilibrium.Recorder(network.rate_neurons()), None
+        for _ in range(60 if settle and student.config.recurrent else 0):
+            fed_back = network.current * 0 if fed_back is None else fed_back
+            fed_back = network.sweep(fire, fed_back, differentiable=False).hidden_states[-1]
+        trace = network.sweep(fire, fed_back)
         states = trace.hidden_states, trace.attention_scores, network.classify(trace.hidden_states[-1])[0]
         terms, _ = loss.distillation(states, loss.Targets(out), inputs[1], tree["distill_map"], loss.LossWeights())
-        return sum(terms.values())
+        rates = [r[inputs[1] == 1] for r in fire.rates.values()]
+        return sum(terms.values()) + penalty * sum((r * np.sign(r.real)).mean() for r in rates)
 
     return value
 
@@ -264,3 +272,56 @@ def test_operators_run_on_the_device(xp, device):
     value, grads = there.distill_gradients(*placed[:2], out, placed[2])
     wanted, _ = here.distill_gradients(*inputs[:2], random_teacher(3, dtype="float32")(*inputs), inputs[2])
     assert abs(value - wanted) < 1e-3 * wanted and all(g.dtype == "float32" for g in grads.values())
+
+
+# ---- spikes in the loss, several numbers of time steps at once --------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [{"operators": "shift"}, {"feedback": True}, {"lateral": True}, {}])
+@pytest.mark.parametrize("spikes", ["binary", "signed"])
+def test_the_spike_penalty_is_exact_at_the_equilibrium(changes, spikes):
+    """By complex step through the fixed point, with |a| = a sign(Re a); of a loop it is in the right-hand side only."""
+    weights = loss.LossWeights(spikes=0.7)
+    for seed in range(2):
+        student = random_student(seed, spikes=spikes, feedback_gain=0.05, **changes)
+        inputs = random_batch(seed)
+        out = random_teacher(seed)(*inputs)
+        result = student.gradients(inputs, loss.Targets(out), weights)
+        parameters = {n: p.copy() for n, p in student.parameters().items()}
+        plain, settled = loss_of(student, inputs, out, settle=True), result.equilibrium
+        terms = [np.abs(r[inputs[1] == 1]).mean() for r in settled.rates.values()]
+        np.testing.assert_allclose(result.terms["spikes"], 0.7 * sum(terms), rtol=1e-12)
+
+        def function(p):
+            return plain(p, 0.7)  # noqa: B023
+
+        np.testing.assert_allclose(float(sum(result.terms.values())), function(parameters), rtol=1e-10)
+        grads, rng = dense_gradients(result.grads, parameters), np.random.default_rng(seed)
+        direction = {n: rng.standard_normal(p.shape) for n, p in parameters.items()}
+        slope = complex_step(function, parameters, direction)
+        size = math.sqrt(sum(np.vdot(g, g) for g in grads.values()) * sum(np.vdot(d, d) for d in direction.values()))
+        assert abs(sum(np.vdot(grads[n], direction[n]) for n in grads) - slope) <= 1e-9 * size
+
+
+def test_several_numbers_of_time_steps_are_the_mean_of_each():
+    student, inputs = shift_student(6, own=True, spikes="signed"), random_batch(6)
+    target, weights = loss.Targets(random_teacher(6)(*inputs)), loss.LossWeights(spikes=0.2)
+    both = student.gradients(inputs, target, weights, simulation=SpikingRun(time_steps=6, record=(2, 3)))
+    each = [student.gradients(inputs, target, weights, simulation=SpikingRun(time_steps=t)) for t in (2, 3, 6)]
+    for name, value in both.terms.items():
+        np.testing.assert_allclose(value, np.mean([g.terms[name] for g in each]), rtol=1e-12, err_msg=name)
+    found, *parts = (dense_gradients(g.grads, student.parameters()) for g in (both, *each))
+    for name, g in found.items():
+        np.testing.assert_allclose(g, np.mean([p[name] for p in parts], axis=0), rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def test_rates_are_kept_at_every_recorded_step():
+    student, inputs = shift_student(7), random_batch(7)
+    run = student.run(inputs, SpikingRun(time_steps=5, record=(2,), keep_rates=True))
+    assert list(run.rates_at) == [2, 5]
+    for t in (2, 5):
+        alone = student.simulate(*inputs, time_steps=t, record=())
+        for name, rates in alone.rates.items():
+            assert np.array_equal(run.rates_at[t][name], rates)
+    with pytest.raises(InputError, match="keep_rates, margin"):
+        student.run(inputs, SpikingRun(time_steps=5, keep_rates=True, margin=1.0))

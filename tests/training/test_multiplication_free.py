@@ -14,6 +14,7 @@ from nanospike.data.text import Encoded
 from nanospike.distill_options import Distill
 from nanospike.model.fresh import init_student, with_operators
 from nanospike.model.quantise import low_bit, low_bit_names
+from nanospike.model.student import Student
 from nanospike.model.student_teacher import StudentTeacher
 from nanospike.training.query_thresholds import with_calibrated_thresholds
 
@@ -133,6 +134,44 @@ def test_an_ordinary_bert_of_few_bits(places, tmp_path):
     assert saved(tmp_path, "eval_results")["spiking"] == {}
 
 
+# ---- few steps, few spikes ------------------------------------------------------------------------------------
+
+
+def lines_of(out):
+    return [json.loads(line) for line in (out / "train_log.jsonl").read_text().splitlines()]
+
+
+def test_few_steps_of_several_lengths(places, tmp_path, monkeypatch):
+    seen, gradients = [], Student.gradients
+
+    def watched(student, inputs, targets, weights, loop, run, *more):
+        seen.append(run)
+        return gradients(student, inputs, targets, weights, loop, run, *more)
+
+    monkeypatch.setattr(Student, "gradients", watched)
+    distilled(places, tmp_path / "run", "--stages", "few-steps", "--few-steps", "1,4,2", "--max-steps", 1)
+    assert [(s.time_steps, s.record) for s in seen] == [(4, (1, 4, 2))]
+
+
+def test_a_run_begun_with_one_number_of_few_steps_goes_on(places, tmp_path):
+    options = ("--stages", "few-steps", "--few-steps", "2", "--max-steps", 1)
+    distilled(places, tmp_path / "run", *options)
+    state = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1] / "state.json"
+    edit_json(state, options=json.loads(state.read_text())["options"] | {"few_steps": 2})
+    distilled(places, tmp_path / "run", *options, "--resume")
+    distilled(places, tmp_path / "run", *options, "--resume", "--few-steps", "2,3", status=2)
+
+
+def test_a_spike_penalty_lowers_the_rate_where_it_is_asked(places, tmp_path):
+    base = ("--epochs", 4, "--learning-rate", 3e-3, "--spikes", "signed", "--operators", "shift")
+    for name, more in (("none", ()), ("all", ("--spike-penalty", "3")), ("late", ("--spike-penalty", "0,3"))):
+        distilled(places, tmp_path / name, *base, *more)
+    none, everywhere, late = (lines_of(tmp_path / n) for n in ("none", "all", "late"))
+    assert everywhere[-1]["mean_rate"] < 0.95 * none[-1]["mean_rate"] and late[-1]["mean_rate"] < none[-1]["mean_rate"]
+    assert all("loss_spikes" in line for line in everywhere) and not any("loss_spikes" in line for line in none)
+    assert {line["stage"] for line in late if "loss_spikes" in line} == {"prediction"}
+
+
 # ---- thresholds of queries and keys ---------------------------------------------------------------------------
 
 
@@ -203,6 +242,10 @@ def test_a_student_whose_queries_become_spikes_has_the_same_scores(v_th):
         ("--thresholds: an ann student has no spiking neurons", {"thresholds": "calibrated", "student": "ann"}),
         ("--activation-bits: of --student ann", {"activation_bits": 3, "student": "spiking"}),
         ("--activation-bits: found -1", {"activation_bits": -1}),
+        ("--spike-penalty: found -1", {"spike_penalty": (-1.0,)}),
+        ("--spike-penalty: found 3 values, expected 1 or one for each stage", {"spike_penalty": (0.0, 1.0, 2.0)}),
+        ("--spike-penalty: an ann student", {"spike_penalty": (1.0,), "student": "ann"}),
+        ("--few-steps: found .2, 2., expected time steps, each once", {"few_steps": (2, 2)}),
     ],
 )
 def test_what_does_not_go_together_is_refused(message, options):
