@@ -282,6 +282,7 @@ DISTILL = TRAINING | {
     "v_th": Row(1, 2, "weights log", check=in_config("v_th")),
     "leak": Row(1, 0.9, "scores", check=in_config("leak")),
     "spikes": Row("binary", "signed", "weights scores", check=in_config("spikes")),
+    "spike_penalty": Row(0, 0.5, "weights log"),
     "thresholds": Row("fixed", "learnt", "shapes", given={"v_th": 1.5, "learning_rate": 0}, check=thresholds_start),
     "hidden": Row(1.0, 3.0, "weights log", check=losses("hidden")),
     "attention": Row(0.01, 1.0, "weights log", check=losses("attention")),
