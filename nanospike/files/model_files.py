@@ -118,6 +118,20 @@ def packed_names(directory):
         return frozenset(packed_tensors(file.metadata(), path))
 
 
+def stored_bits(directory):
+    """{name: bits of a number} of the tensors of a model's files, by Hugging Face names; packed ones 1.6 or 1."""
+    from safetensors import safe_open
+
+    bits = {}
+    for path in sorted(Path(directory).glob("model*.safetensors")):
+        with safe_open(path, framework="np") as file:
+            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}
+            listing = packed_tensors(file.metadata(), path)
+        bits |= {name: int("".join(filter(str.isdigit, kind)) or 8) for name, kind in kinds.items()}
+        bits |= {name: 8 / PER_BYTE[entry["kind"]] for name, entry in listing.items()}
+    return hugging_face_names(bits)
+
+
 def hugging_face_names(tensors):
     """Without the prefix `bert.`, with LayerNorm weight and bias for gamma and beta, without position_ids."""
     renamed = {}

@@ -1,5 +1,7 @@
 """A labelled data set to a score, at equilibrium and spike by spike, and what both have in common with labelling."""
 
+import functools
+import operator
 import sys
 import time
 from dataclasses import replace
@@ -13,6 +15,7 @@ from ..data.tasks import confusion, score, scores
 from ..data.text import collate, in_length_order
 from ..model.simulate import SpikingRun, gap
 from ..model.student import mean_rate
+from ..training.monitor import silent_and_full
 
 AT_A_TIME = 16  # examples: what a step of them needs stays in the processor's last-level cache
 VARIANTS = ("mismatched", "test")  # keys under which results hold those of another file of the same task
@@ -53,7 +56,8 @@ def evaluate_student(student, task, data, time_steps, how=SpikingRun(), batch_si
 
     how, batch_size, workers: see run_student. Returns {task, metric, examples, drive, spikes, equilibrium, spiking
     {"T": value}, metrics {equilibrium: {metric: value}, spiking: {"T": {metric: value}}}, equilibrium_gap {"T": value},
-    mean_rate, spiking_mean_rate, seconds, peak_memory_mb}, with a margin also mean_time_steps; scores are fractions.
+    mean_rate, spiking_mean_rate, rates {population: {rate, dead, saturated}}, seconds, peak_memory_mb}; with a margin
+    also mean_time_steps, with how.count also counts, a counting.Counts; scores are fractions.
     """
     logits, facts = run_student(student, data, time_steps, how, batch_size, workers)
     about = {"task": task.name, "metric": task.metric, "examples": len(data)}
@@ -86,8 +90,8 @@ def run_student(student, data, time_steps, how=SpikingRun(), batch_size=AT_A_TIM
     """Settle a student on all examples, and run it spike by spike as `how` says; labels are not needed.
 
     Returns ({"equilibrium" or time step: logits (n, C) on the host}, {drive, spikes, equilibrium_gap {"T": value},
-    mean_rate, spiking_mean_rate, seconds, peak_memory_mb}), with a margin (Student.simulate) also mean_time_steps. An
-    ann student has an equilibrium only.
+    mean_rate, spiking_mean_rate, rates, seconds, peak_memory_mb}), with a margin (Student.simulate) also
+    mean_time_steps, with how.count also counts. An ann student has an equilibrium only.
     """
     began = time.perf_counter()
     spiking = student.config.activation != "ann"
@@ -105,12 +109,35 @@ def run_student(student, data, time_steps, how=SpikingRun(), batch_size=AT_A_TIM
         "equilibrium_gap": {str(t): sum(f["gaps"][t] for f in found) / tokens for t in steps},
         "mean_rate": mean("firing"),
         "spiking_mean_rate": mean("fired") if steps else None,
+        "rates": _rates([f["rates"] for f in found], tokens) if spiking else {},
         "seconds": round(time.perf_counter() - began, 2),
         "peak_memory_mb": peak_memory_mb(),
     }
     if how.margin is not None:
         facts["mean_time_steps"] = sum(f["steps"] for f in found) / len(data)
+    if how.count and steps:
+        facts["counts"] = functools.reduce(operator.add, (f["counts"] for f in found))
     return logits, facts
+
+
+def _rates(parts, tokens):
+    """{population: {rate, dead, saturated}} at equilibrium, of [{population: (sum of |rates|, dead, saturated)}].
+
+    rate: spikes per neuron and time step; dead, saturated: shares of its neurons that were so at every real token.
+    """
+    found = {}
+    for name in parts[0]:
+        sums, dead, full = zip(*(part[name] for part in parts), strict=True)
+        dead, full = np.logical_and.reduce(dead), np.logical_and.reduce(full)
+        rate = sum(sums) / (tokens * len(dead))
+        found[name] = {"rate": rate, "dead": float(dead.mean()), "saturated": float(full.mean())}
+    return found
+
+
+def _looked_at(settled, mask):
+    """{population: (sum of |rates| of real tokens, (W,) whether dead, (W,) whether saturated)} of an equilibrium."""
+    sums = {name: float((abs(r).sum(axis=2) * mask).sum()) for name, r in settled.rates.items()}
+    return {name: (sums[name], *marks) for name, marks in silent_and_full(settled.rates, mask).items()}
 
 
 def _measured(student, batch, how, steps):
@@ -121,6 +148,7 @@ def _measured(student, batch, how, steps):
     tokens, spiking = int(lengths.sum()), student.config.activation != "ann"
     found = {"index": batch.index, "tokens": tokens, "logits": {"equilibrium": to_host(settled.logits)}}
     found["firing"] = tokens * mean_rate(settled, batch.attention_mask) if spiking else 0.0
+    found["rates"] = _looked_at(settled, batch.attention_mask) if spiking else {}
     last = settled.hidden_states[-1]
     del settled  # the rates of all populations are not needed through the simulation
     if not steps:
@@ -128,7 +156,7 @@ def _measured(student, batch, how, steps):
     run = student.run(inputs, how)
     width = sum(rates.shape[2] for rates in run.rates.values())
     per_step = sum(to_host(c).astype(float) for c in run.spike_counts.values()) / run.steps  # (B,)
-    found |= {"fired": float(per_step.sum()) / width, "steps": int(run.steps.sum())}
+    found |= {"fired": float(per_step.sum()) / width, "steps": int(run.steps.sum()), "counts": run.counts}
     found["logits"] |= {t: to_host(run.logits[t]) for t in steps}
     gaps = {t: gap(run.output_rates[t], last, batch.attention_mask) for t in steps}
     return found | {"gaps": {t: float((g * lengths).sum()) for t, g in gaps.items()}}
