@@ -26,6 +26,7 @@ from .model.loss import teacher_layers
 from .model.simulate import SpikingRun
 from .model.student_teacher import load_any_teacher
 from .results.anytime import calibrated
+from .results.energy import of_results
 from .results.inference import (
     confusion_table,
     evaluate_student,
@@ -174,10 +175,14 @@ def run(began, options, task, models, data, tokenizer, masking):
         student.raw_config |= calibrated(student, data["internal"], job.workers, few_steps)
     student.save(options.output_dir)
     save_tokenizer(tokenizer, options.output_dir)
+    how = SpikingRun(drive=options.drive, count=student.config.activation != "ann")
     if student.config.headless:
-        results = settling(options, student, data["general"], job.workers)
+        results = settling(options, student, data["general"], how, job.workers)
     else:
-        results = evaluate(options, teacher, student, task, data, job.workers)
+        results = evaluate(options, (teacher, student), task, data, how, job.workers)
+    if how.count:
+        scored = None if results["teacher"] is None else teacher
+        write_json(options.output_dir / "energy.json", of_results(student, how, results, scored))
     results |= {"training": summary, "total_seconds": round(time.perf_counter() - began, 1)}
     write_json(options.output_dir / "train_results.json", summary | {"peak_memory_mb": peak_memory_mb()})
     write_json(options.output_dir / "eval_results.json", results)
@@ -201,28 +206,26 @@ def in_units(data, scale):
     return data | {n: replace(data[n], labels=scale.standardised(data[n].labels)) for n in labelled}
 
 
-def evaluate(options, teacher, student, task, data, workers):
+def evaluate(options, models, task, data, how, workers):
+    """Results on the dev splits; models: (teacher, student); how: a SpikingRun. Those of a counted run have counts."""
+    (teacher, student), steps = models, options.time_steps
     print("evaluating at equilibrium and spike by spike ...", file=sys.stderr)
     found = {}
     if data["dev"].labels is None:  # what the teacher says stands for them
         said = answers(task, teacher_logits(teacher, data["dev"], workers=workers))
-        results = evaluate_student(
-            student, task, replace(data["dev"], labels=said), options.time_steps,
-            SpikingRun(drive=options.drive), workers=workers,
-        )  # fmt: skip
+        results = evaluate_student(student, task, replace(data["dev"], labels=said), steps, how, workers=workers)
         return {"teacher": None} | results
     for name in (n for n in data if n.startswith("dev")):
-        results = evaluate_student(
-            student, task, data[name], options.time_steps, SpikingRun(drive=options.drive), workers=workers
-        )
+        results = evaluate_student(student, task, data[name], steps, how, workers=workers)
+        how = replace(how, count=False)  # the first one's is enough
         found[name] = with_teacher(results, task, teacher, data[name], workers=workers)
     return nested(found)
 
 
-def settling(options, student, store, workers):
+def settling(options, student, store, how, workers):
     """What there is to measure of a student without a task: how its spikes settle, on GENERAL_TEXTS of the corpus."""
     some = evenly(store, GENERAL_TEXTS)
-    _, facts = run_student(student, some, options.time_steps, SpikingRun(drive=options.drive), workers=workers)
+    _, facts = run_student(student, some, options.time_steps, how, workers=workers)
     unscored = {"teacher": None, "equilibrium": None, "spiking": {}}
     return {"task": "general text", "metric": None, "examples": len(some)} | unscored | facts
 

@@ -18,6 +18,7 @@ from .model.neuron import SPIKES
 from .model.simulate import DRIVES, SpikingRun
 from .model.student import load_student
 from .model.teacher import load_teacher
+from .results.energy import energy_table, of_results
 from .results.inference import (
     AT_A_TIME,
     confusion_table,
@@ -72,6 +73,7 @@ class Evaluate(OwnFiles):
     margin_decay: float = option(
         "at time step t, a lead of MARGIN / t^DECAY is enough; 1: as the error of a spiking rate falls", 0.0
     )
+    energy: bool = option("also count all operations, and what they would cost: a table, and energy.json", False)
 
     def __post_init__(self):
         self._resolve_task()
@@ -88,6 +90,10 @@ class Evaluate(OwnFiles):
             require_at_least(self, margin=0, margin_decay=0)
         if self.margin_decay and self.margin is None:
             raise InputError("--margin-decay: without --margin there is nothing that decays")
+        if self.energy and (self.margin is not None or is_test(self.split) or self.test_file is not None):
+            raise InputError(
+                "--energy: of a dev set at fixed time steps; leave out --margin, --split test, --test-file"
+            )
         if not 0 <= self.initial < 1:
             raise InputError(f"--initial: found {self.initial}, expected at least 0 and below 1")
 
@@ -151,23 +157,29 @@ def run(options, task, student, teacher, data, theirs, index):
     announce(options)
     if options.output_dir:
         options.output_dir.mkdir(parents=True, exist_ok=True)
-    found = {}
+    found, costs, how = {}, None, spiking_run(options)
     for name, part in data.items():
         if is_test(name):
             found[name] = tested(options, task, student, name, part, index[name])
-        else:
-            results = evaluate_student(
-                student, task, part, options.time_steps, spiking_run(options), options.batch_size, workers_of(options)
-            )
-            found[name] = with_teacher(results, task, teacher, theirs[name], workers=workers_of(options))
+            continue
+        results = evaluate_student(
+            student, task, part, options.time_steps, how, options.batch_size, workers_of(options)
+        )
+        found[name] = with_teacher(results, task, teacher, theirs[name], workers=workers_of(options))
+        if how.count:
+            costs, how = of_results(student, how, found[name], teacher), replace(how, count=False)  # the first's
     results = nested(found)
     if files := {name: file for part in found.values() for name, file in part.get("predictions", {}).items()}:
         results |= {"predictions": files}
     results |= {"options": plain(options)}
     if options.output_dir:
         write_json(options.output_dir / "eval_results.json", results)
+        if costs:
+            write_json(options.output_dir / "energy.json", costs)
     if "metric" in results:
         print("\n".join(filter(None, (table(results), confusion_table(results, task)))))
+    if costs:
+        print(energy_table(costs))
     if "predictions" in results:
         print(f"{task.name}: predictions in {options.output_dir}")
     print(spent(results["seconds"], results["peak_memory_mb"]))
@@ -196,7 +208,7 @@ def tested(options, task, student, name, data, index):
 
 def spiking_run(options):
     names = ("drive", "spikes", "initial", "margin", "margin_decay")
-    return SpikingRun(**{name: getattr(options, name) for name in names})
+    return SpikingRun(**{name: getattr(options, name) for name in names}, count=options.energy)
 
 
 def workers_of(options):
@@ -215,7 +227,9 @@ def neuron_options(options, student):
     """{drive, spikes} with the student's own where none is given; InputError where they do not fit it."""
     config = student.config
     if config.activation == "ann":
-        if given := [flag(n) for n in ("drive", "spikes", "margin") if getattr(options, n) is not None]:
+        if given := [
+            flag(n) for n in ("drive", "spikes", "margin", "energy") if getattr(options, n) not in (None, False)
+        ]:
             raise InputError(f"{', '.join(given)}: {student.directory} is an ordinary BERT: it has no spikes")
         return {"drive": None, "spikes": None}
     spikes = options.spikes or config.spikes

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..arrays.backend import to_device, to_host
 from ..config.errors import InputError
-from .packing import packed, packed_tensors, unpacked
+from .packing import PER_BYTE, packed, packed_tensors, unpacked
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 TENSOR_KINDS = "BOOL U8 U16 U32 U64 I8 I16 I32 I64 BF16 F16 F32 F64 C64".split()

@@ -51,7 +51,7 @@ def energies(student, how, counts, results, constants, others=()):
         str(t): spiking_energy(model, counts, how.spikes, t, constants) | {"accuracy": scores.get(str(t))}
         for t in steps
     }
-    recommended = getattr(student.config, "recommended_time_steps", None)
+    recommended = student.raw_config.get("recommended_time_steps")
     shown = recommended if recommended in steps else max([t for t in steps if t <= AUDITED] or steps[:1])
     return {
         **{name: results.get(name) for name in ("task", "metric", "examples", "drive", "spikes")},
@@ -68,6 +68,15 @@ def energies(student, how, counts, results, constants, others=()):
     }
 
 
+def of_results(student, how, results, teacher=None, constants=PRESETS["float32"]):
+    """energies of the counts in the results of a counted evaluate_student, which are taken out of them.
+
+    results: with its teacher's score, if there is a teacher.
+    """
+    counts, rival = results.pop("counts"), teacher and (teacher, results["teacher"])
+    return energies(student, how.resolved(student.config), counts, results, constants, (rival, None))
+
+
 def words_of(config, spikes):
     """What the field calls such a student."""
     operators = "multiplication-free" if config.shifts == OPERATORS else "hybrid: some operators act on rates in float"
@@ -76,7 +85,7 @@ def words_of(config, spikes):
 
 def energy_table(found):
     """An energy.json as lines of text: the table, what it says, and the audit by kind."""
-    about = f"{found['task']}, {found['metric'] or 'no metric'}, {found['examples']} examples of {found['tokens']:.1f} tokens"
+    about = f"{found['task']}, {found['metric']}, {found['examples']} examples of {found['tokens']:.1f} tokens"
     head = f"  {'':<28}{'score':>9}{'spikes':>9}{'SOP':>11}{'with memory':>14}{'/ bit-matched':>15}"
     lines = [f"{about}; {found['words']}", f"{head}     (per text; spikes per neuron: T r)"]
     rows = [(RIVALS[name], found[name]) for name in RIVALS if found[name]]
@@ -109,9 +118,10 @@ def in_words(found):
     ratio, t_r = row["bit_matched_ratio"], row["t_r"]
     verdict = "spiking loses" if ratio > 1 else "spiking wins"
     lines.append(f"Against an ordinary network of the same weights with as many levels: {ratio:.2f}, {verdict}.")
-    side = "above" if t_r > found["crossover_t_r"] else "below"
-    lines.append(f"Spikes per neuron and text: {t_r:.2f}, {side} the {found['crossover_t_r']} below which arXiv 2409.08290 "
-                 "finds spikes cheaper.")  # fmt: skip
+    side, limit = "above" if t_r > found["crossover_t_r"] else "below", found["crossover_t_r"]
+    lines.append(
+        f"Spikes per neuron and text: {t_r:.2f}, {side} the {limit} of arXiv 2409.08290 at T = 5, where memory counts."
+    )
     floats = by_kind(found["audit"])["float"]
     if floats[0]:
         lines.append(
