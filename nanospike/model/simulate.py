@@ -25,6 +25,8 @@ from .neuron import RESETS, SPIKES, Firing, levels, membrane_step, spike, spikes
 from .probes import Recorder
 
 DRIVES = ("differential", "instant")
+ARITHMETICS = ("float", "integer")
+TIE = 2.0**-16  # of v_th: closer to a threshold, rounding decides
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ class SpikingRun:
     keep_rates: of every recorded step, the rates of all populations (no example may stop early then).
     margin: an example stops at a recorded step t where its best logit leads by margin / t^margin_decay; None: none
     does. The error of an ASR falls as 1 / t, so that of the logits does about the same. count: write down all spikes,
-    for Simulation.operations. probes: what else to record, see probes.Probe.
+    for Simulation.operations. probes: what else to record, see probes.Probe. arithmetic: "integer" is for
+    integer_run.simulate_integer.
     """
 
     time_steps: int = 64
@@ -111,6 +114,7 @@ class SpikingRun:
     margin_decay: float = 0.0
     count: bool = False
     probes: tuple = ()
+    arithmetic: str = "float"
 
     def resolved(self, config):
         """The same with nothing left open; InputError for what does not exist or go together."""
@@ -123,7 +127,7 @@ class SpikingRun:
         )
         if how.keep_rates and how.margin is not None:
             raise InputError("keep_rates, margin: found both; the rates of examples that stop are not kept")
-        for name, known in (("drive", DRIVES), ("spikes", SPIKES), ("reset", RESETS)):
+        for name, known in (("drive", DRIVES), ("spikes", SPIKES), ("reset", RESETS), ("arithmetic", ARITHMETICS)):
             if (found := getattr(how, name)) not in known:
                 raise InputError(f"{name}: found {found!r}, expected one of {', '.join(known)}")
         if not 0 <= how.initial < 1:
@@ -186,6 +190,9 @@ class Neurons:
         """The neuron.Firing of a population."""
         v_th = self.thresholds.get(population, self.v_th)
         _, upper, lower = levels(v_th, self.how.initial, self.leak)
+        if "softmax" in self.config.shifts and population.endswith(".attention"):
+            # Counts times powers of two meet a threshold exactly, and often, where t (sum / t) is next to it.
+            upper, lower = upper - TIE * v_th, lower + TIE * v_th
         spikes = spikes_of(population, self.how.spikes, self.config)
         return Firing(spikes=spikes, v_th=v_th, leak=self.leak, reset=self.how.reset, upper=upper, lower=lower)
 

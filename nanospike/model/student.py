@@ -18,6 +18,7 @@ from . import bert, equilibrium, loss, recurrence
 from .bert import TeacherOutput
 from .counting import Neuron, lines
 from .equilibrium import Loop
+from .integer_run import simulate_integer
 from .operations import parts
 from .penalty import jacobian_penalty
 from .quantise import low_bit, low_bit_names, quantised, split
@@ -152,6 +153,7 @@ class Student:
     def simulate(
         self, input_ids, attention_mask=None, token_type_ids=None, time_steps=64, drive="differential", spikes=None,
         initial=None, record=(8, 16, 32, 64), margin=None, margin_decay=0.0, reset=None, count=False, probes=(),
+        arithmetic="float",
     ):  # fmt: skip
         """Run `time_steps` steps spike by spike: a simulate.Simulation.
 
@@ -160,35 +162,32 @@ class Student:
         time steps whose logits are kept, besides the last; margin: an example whose best logit leads by margin /
         t^margin_decay at a recorded step t stops there (anytime inference; None: all run to the end); reset: "soft",
         "hard" (None: the config's); count: count all operations (Simulation.operations); probes: a probes.Probe for
-        each population of which more is to be recorded (Simulation.probes).
+        each population of which more is to be recorded (Simulation.probes); arithmetic: "float", or "integer" where all
+        operators are shifts and the layers' weights ternary or binary: whole numbers only from the first step to the
+        last (integer_run).
         """
-        network = self._network(*self._checked(input_ids, attention_mask, token_type_ids))
+        inputs = self._checked(input_ids, attention_mask, token_type_ids)
         how = SpikingRun(
             time_steps=time_steps, drive=drive, spikes=spikes, initial=initial, reset=reset, record=tuple(record),
-            margin=margin, margin_decay=margin_decay, count=count, probes=tuple(probes),
+            margin=margin, margin_decay=margin_decay, count=count, probes=tuple(probes), arithmetic=arithmetic,
         )  # fmt: skip
-        return self._simulate(network, how)
+        return self.run(inputs, how)
 
     def run(self, inputs, how):
         """The Simulation of a SpikingRun, for inputs (ids, mask, segments) that are known to be right."""
-        return self._simulate(self._network(*inputs), how)
+        known = bert.populations(self.config)
+        if unknown := [probe.population for probe in how.probes if probe.population not in known]:
+            raise InputError(f"probes: found {', '.join(unknown)}, expected some of {', '.join(known)}")
+        if how.arithmetic != "integer":
+            return self._simulate(self._network(*inputs), how)
+        student = self.computing()
+        return _with_lines(simulate_integer(student, inputs, how), self.config, student.tree, how)
 
     def _simulate(self, network, how):
         if self.config.activation == "ann":
             raise InputError("simulate: this student is an ordinary BERT (activation ann): it has no spikes")
-        known = bert.populations(self.config)
-        if unknown := [probe.population for probe in how.probes if probe.population not in known]:
-            raise InputError(f"probes: found {', '.join(unknown)}, expected some of {', '.join(known)}")
         neurons = Neurons(how, self.config, equilibrium.thresholds(self.tree))
-        found = simulate(network, neurons)
-        if found.counts is None:
-            return found
-        steps = None if how.margin is not None else how.time_steps
-        neuron = Neuron.of(neurons.how.spikes, self.config.leak)
-        return replace(
-            found,
-            lines=lambda: lines(parts(self.config, network.tree, neurons.how.drive), found.counts, neuron, steps),
-        )
+        return _with_lines(simulate(network, neurons), self.config, network.tree, how)
 
     def _check_targets(self, shape, out, temperature):
         """InputError unless a teacher's output has the shapes that the losses need."""
@@ -224,6 +223,15 @@ class Student:
 
     def _checked(self, input_ids, attention_mask, token_type_ids):
         return checked_inputs(self.config, library(self.device), input_ids, attention_mask, token_type_ids)
+
+
+def _with_lines(found, config, tree, how):
+    """The Simulation of a SpikingRun, with the operations of its counts, if it has any; tree: what it computed with."""
+    if found.counts is None:
+        return found
+    how = how.resolved(config)
+    steps, neuron = None if how.margin is not None else how.time_steps, Neuron.of(how.spikes, config.leak)
+    return replace(found, lines=lambda: lines(parts(config, tree, how.drive), found.counts, neuron, steps))
 
 
 def _shares(equilibrium, like):
