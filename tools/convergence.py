@@ -34,7 +34,7 @@ WAYS = {  # name: (drive, spikes, membranes at the start as a fraction of the th
     "differential, corrective spikes": ("differential", "corrective", 0.5),
 }
 COLOURS = ("#8250df", "#b34700", "#0969da", "#1a7f37")
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 340, 64, 236, 42, 46  # of the picture and its margins, in pixels
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 340, 64, 250, 42, 46  # of the picture and its margins, in pixels
 LINE_GAP = 17  # least distance of two labels
 STYLE = 'font: 12.5px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif'
 
