@@ -31,7 +31,6 @@ ROOT = Path(nanospike.__file__).resolve().parent.parent
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 NOT_PROGRAMS = {"", "toml", "json"}  # languages of blocks that are no programs: output, formulas, files
-FOREIGN = {"bench_torch", "make_golden"}  # tools that need another framework even to say --help
 NAMED = re.compile(r"(?:python -m nanospike\.|nanospike |python tools/)([a-z]\w*)")  # a command, a tool
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
@@ -312,13 +311,14 @@ def test_there_are_blocks_and_every_cut_is_needed():
 
 def test_every_option_that_a_page_names_is_there():
     """In running text and tables: `--option VALUE`, and of the command or program where one is named with it."""
-    tools = {p.stem for p in (REPOSITORY / "tools").glob("*.py") if "__main__" in p.read_text(encoding="utf-8")}
-    names = tools - FOREIGN | commands().keys()
+    tools = {path.stem: path.read_text(encoding="utf-8") for path in (REPOSITORY / "tools").glob("*.py")}
+    foreign = {name for name, text in tools.items() if re.search(r"^\s*import torch$", text, re.MULTILINE)}
+    names = {name for name, text in tools.items() if "__main__" in text} - foreign | commands().keys()
     known = set().union(*map(options_of, names), {"--version"})
     for page in PAGES:
         for code in re.findall(r"`([^`]+)`", prose(page)):
             first, words = code.partition(" ")[0], NAMED.match(code)
-            assert not words or words[1] in names | FOREIGN, f"{page.name}: `{code}`: no such command"
+            assert not words or words[1] in names | foreign, f"{page.name}: `{code}`: no such command"
             if re.match(r"[a-z]+ [a-z]", code) and first not in names and not words:
                 continue  # another program's
             name = words[1] if words else first
