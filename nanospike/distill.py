@@ -16,7 +16,8 @@ from .config.options import parse
 from .data.corpus import Corpus, read_corpus
 from .data.own import agreement, own_data, with_class_weights
 from .data.tasks import answers, find_task, read_splits, require_label_order, training_texts
-from .data.text import Masking, encode_splits, evenly, load_tokenizer, require_segments, save_tokenizer
+from .data.text import Masking, encode_splits, evenly, require_segments
+from .data.tokenizer import load_tokenizer, save_tokenizer
 from .distill_options import Distill
 from .files.bundled import bundled
 from .files.model_files import write_json

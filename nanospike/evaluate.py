@@ -10,7 +10,8 @@ from .config.errors import InputError
 from .config.options import flag, option, parse, plain, require_at_least
 from .data.own import OwnFiles, own_data
 from .data.tasks import SPLITS, find_task, read_splits, require_label_order, write_predictions
-from .data.text import encode, load_tokenizer, require_segments
+from .data.text import encode, require_segments
+from .data.tokenizer import load_tokenizer
 from .files.bundled import bundled
 from .files.model_files import require_empty, write_json
 from .glue import TASK_HELP, run_tasks

@@ -11,7 +11,8 @@ from .arrays.tree import leaves, summed
 from .config.options import option, parse
 from .data.own import OwnFiles, own_data, with_class_weights
 from .data.tasks import find_task, read_splits, score
-from .data.text import encode_splits, load_tokenizer, require_segments, save_tokenizer
+from .data.text import encode_splits, require_segments
+from .data.tokenizer import load_tokenizer, save_tokenizer
 from .files.model_files import write_json
 from .glue import TASK_HELP, run_tasks
 from .model.bert import Flow

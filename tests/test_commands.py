@@ -30,7 +30,8 @@ from tiny import (
 import nanospike
 from nanospike import distill, evaluate, finetune
 from nanospike.data.tasks import find_task, read_split
-from nanospike.data.text import collate, encode, load_tokenizer
+from nanospike.data.text import collate, encode
+from nanospike.data.tokenizer import load_tokenizer
 from nanospike.files.bundled import bundled
 from nanospike.model.loss import LossWeights, Targets
 from nanospike.model.simulate import SpikingRun

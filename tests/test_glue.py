@@ -10,7 +10,8 @@ from tiny import DEV, TRAIN, contents, edit_json, run, write_sst2, write_sts_b, 
 import nanospike
 from nanospike import distill, evaluate, finetune
 from nanospike.data.tasks import find_task, read_split
-from nanospike.data.text import collate, encode, load_tokenizer
+from nanospike.data.text import collate, encode
+from nanospike.data.tokenizer import load_tokenizer
 from nanospike.glue import average, summary, summary_table, task_score
 
 SHORT = ("--batch-size", 7, "--epochs", 1, "--log-every", 2)

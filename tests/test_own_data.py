@@ -10,7 +10,8 @@ from tiny import DEV, TRAIN, contents, edit_json, run, write_teacher
 import nanospike
 from nanospike import distill, evaluate, finetune
 from nanospike.data.own import own_data
-from nanospike.data.text import collate, encode, load_tokenizer
+from nanospike.data.text import collate, encode
+from nanospike.data.tokenizer import load_tokenizer
 from nanospike.training.loop import Run
 
 LEARN = ("--batch-size", 7, "--epochs", 6, "--learning-rate", 3e-3, "--log-every", 20, "--workers", 1)

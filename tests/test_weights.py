@@ -8,7 +8,8 @@ import pytest
 
 import nanospike
 from nanospike.data.tasks import find_task, read_split, score, training_texts
-from nanospike.data.text import encode, load_tokenizer
+from nanospike.data.text import encode
+from nanospike.data.tokenizer import load_tokenizer
 from nanospike.files.bundled import bundled
 from nanospike.results.inference import evaluate_student, teacher_logits
 

@@ -22,7 +22,8 @@ import nanospike
 from nanospike.arrays.tree import dense_gradients
 from nanospike.config.errors import InputError
 from nanospike.data.tasks import find_task, read_split
-from nanospike.data.text import collate, encode, load_tokenizer
+from nanospike.data.text import collate, encode
+from nanospike.data.tokenizer import load_tokenizer
 from nanospike.model import equilibrium, loss
 from nanospike.solvers.adjoint import ADJOINT_METHODS
 

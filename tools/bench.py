@@ -37,7 +37,8 @@ from nanospike.arrays.tree import nest
 from nanospike.arrays.workers import Workers, shares
 from nanospike.config.models import BertConfig
 from nanospike.data.tasks import find_task, read_split
-from nanospike.data.text import batch_order, collate, encode, load_tokenizer
+from nanospike.data.text import batch_order, collate, encode
+from nanospike.data.tokenizer import load_tokenizer
 from nanospike.distill import Distill
 from nanospike.files.bundled import bundled
 from nanospike.files.model_files import read_json, read_tensors, write_json, write_tensors

@@ -19,7 +19,8 @@ import numpy as np
 
 from nanospike.config.options import option, parse, require_at_least
 from nanospike.data.corpus import read_corpus
-from nanospike.data.text import collate, load_tokenizer
+from nanospike.data.text import collate
+from nanospike.data.tokenizer import load_tokenizer
 from nanospike.files.bundled import bundled
 from nanospike.files.model_files import write_json
 from nanospike.results.inference import peak_memory_mb

@@ -24,16 +24,8 @@ from nanospike.config.errors import InputError
 from nanospike.config.models import BertConfig
 from nanospike.config.options import option, parse
 from nanospike.data.tasks import find_task, read_split, score
-from nanospike.data.text import (
-    SPECIAL_TOKENS,
-    Encoded,
-    bert_template,
-    collate,
-    encode,
-    in_length_order,
-    load_tokenizer,
-    read_lines,
-)
+from nanospike.data.text import Encoded, collate, encode, in_length_order, read_lines
+from nanospike.data.tokenizer import SPECIAL_TOKENS, bert_template, load_tokenizer
 from nanospike.files.model_files import replacing, write_json
 from nanospike.finetune import dropping
 from nanospike.model import bert

@@ -15,6 +15,7 @@ import numpy as np
 from ..config.errors import InputError
 from ..files.cache import kept, map_file, release
 from ..files.model_files import read_json, write_json
+from .tokenizer import frame, ids_end
 
 CHUNK = 2**20  # characters that are read and tokenised at a time; a longer line comes in parts
 FORMAT = 1  # of the store, part of its name
@@ -107,12 +108,12 @@ def chunks(paths):
 
 
 def windows(tokenizer, paths, max_length):
-    """Lists of windows, each a list of at most max_length ids with [CLS] and [SEP] around; no piece is cut off.
+    """Lists of windows, each a list of at most max_length ids between the two of tokenizer.frame; no piece is cut off.
 
     A line is split into as few windows as it takes. The tokenizer spreads the lines of a chunk over the cores, unless
     TOKENIZERS_PARALLELISM=false.
     """
-    first, last = (tokenizer.token_to_id(t) for t in ("[CLS]", "[SEP]"))
+    first, last = frame(tokenizer)
     width, held = max_length - 2, []
     for some in chunks(paths):
         found = []
@@ -127,7 +128,7 @@ def windows(tokenizer, paths, max_length):
 
 def write_store(directory, corpus):
     """Fill `directory`: tokens, flat; offsets (n+1,), where each window begins in them; lengths (n,); kinds.json."""
-    pieces = corpus.tokenizer.get_vocab_size()
+    pieces = ids_end(corpus.tokenizer)
     kinds = {"tokens": _smallest(pieces), "lengths": _smallest(corpus.max_length + 1), "offsets": "<i8"}
     end = 0
     with open(directory / "tokens", "wb") as tokens, open(directory / "offsets", "wb") as offsets:

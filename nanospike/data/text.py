@@ -11,82 +11,10 @@ import numpy as np
 
 from ..arrays.backend import namespace, to_device
 from ..config.errors import InputError
-from ..files.model_files import read_json, replacing
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 TEXTS_AT_A_TIME = 4096  # encoded; what the tokenizer returns is ten times as large as the ids
 MASKING = 0x6D61736B  # in its random seeds, so that they are nobody else's
 POOL = 50  # batches whose examples are sorted by length together
-
-
-def load_tokenizer(directory, vocabulary=None):
-    """The `tokenizers.Tokenizer` of a Hugging Face directory: tokenizer.json, or a BERT one made of vocab.txt.
-
-    InputError if it knows more word pieces than the model, which has `vocabulary`.
-    """
-    tokenizer = _load_tokenizer(Path(directory))
-    pieces = tokenizer.get_vocab_size()
-    if vocabulary is not None and pieces > vocabulary:
-        raise InputError(f"{directory}: the tokenizer has {pieces} word pieces, config.json says {vocabulary}")
-    return tokenizer
-
-
-def save_tokenizer(tokenizer, directory):
-    """Write tokenizer.json, unless the directory has one."""
-    path = Path(directory) / "tokenizer.json"
-    if not path.exists():
-        with replacing(path) as temporary:
-            tokenizer.save(str(temporary))
-
-
-def _load_tokenizer(directory):
-    from tokenizers import Tokenizer
-
-    path = directory / "tokenizer.json"
-    if path.exists():
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises plain Exception
-            raise InputError(f"{path}: not a tokenizer: {error}") from None
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        return tokenizer
-    if not (directory / "vocab.txt").exists():
-        raise InputError(f"{directory}: found neither tokenizer.json nor vocab.txt")
-    return _from_vocabulary(directory)
-
-
-def _from_vocabulary(directory):
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
-
-    path = directory / "vocab.txt"
-    vocabulary = {p: i for i, p in enumerate(read_text(path).rstrip("\n").split("\n"))}
-    if missing := [t for t in ("[UNK]", "[CLS]", "[SEP]") if t not in vocabulary]:
-        raise InputError(f"{path}: no {', '.join(missing)}")
-    settings = directory / "tokenizer_config.json"
-    options = read_json(settings) if settings.exists() else {}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
-    tokenizer.normalizer = normalizers.BertNormalizer(
-        lowercase=options.get("do_lower_case", True),
-        strip_accents=options.get("strip_accents"),  # None: as the letter case
-        handle_chinese_chars=options.get("tokenize_chinese_chars", True),
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = bert_template(vocabulary)
-    tokenizer.decoder = decoders.WordPiece()
-    tokenizer.add_special_tokens([t for t in SPECIAL_TOKENS if t in vocabulary])
-    return tokenizer
-
-
-def bert_template(vocabulary):
-    """[CLS] text [SEP], or [CLS] text [SEP] pair [SEP] with segment ids 0 and 1."""
-    from tokenizers import processors
-
-    return processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(t, vocabulary[t]) for t in ("[CLS]", "[SEP]")],
-    )
 
 
 @dataclass(frozen=True)
@@ -126,6 +54,7 @@ def encode(tokenizer, texts, max_length, labels=None, quiet=False):
     ids, types, cut = [], [], 0
     for start in range(0, len(texts), TEXTS_AT_A_TIME):
         some = [t if isinstance(t, str) else tuple(t) for t in texts[start : start + TEXTS_AT_A_TIME]]
+        _require_characters(some, start)
         pieces = tokenizer.encode_batch(some)
         too_long = [i for i, p in enumerate(pieces) if len(p.ids) > max_length]
         if too_long:
@@ -141,6 +70,15 @@ def encode(tokenizer, texts, max_length, labels=None, quiet=False):
             f"{cut} of {len(texts)} texts are longer than {max_length} word pieces and were cut", stacklevel=2
         )
     return Encoded(ids, types, labels)
+
+
+def _require_characters(texts, start):
+    """InputError for a text with half a surrogate pair, which is no character; start: the number of the first."""
+    for i, text in enumerate(texts, start):
+        try:
+            "".join(text).encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"text {i}: half a surrogate pair at character {error.start}, expected Unicode") from None
 
 
 def encode_splits(tokenizer, splits, max_length):

@@ -9,7 +9,8 @@ import numpy as np
 from ..arrays.backend import to_host
 from ..arrays.workers import Workers
 from ..config.errors import InputError
-from ..data.text import collate, encode, in_length_order, label_names, load_tokenizer, require_segments
+from ..data.text import collate, encode, in_length_order, label_names, require_segments
+from ..data.tokenizer import load_tokenizer
 from ..model.simulate import SpikingRun
 from ..model.student import load_student
 from .inference import AT_A_TIME, require_head

@@ -14,7 +14,8 @@ import nanospike
 from nanospike import InputError
 from nanospike.data import corpus
 from nanospike.data.corpus import TokenStore, read_corpus
-from nanospike.data.text import Encoded, collate, load_tokenizer, read_lines
+from nanospike.data.text import Encoded, collate, read_lines
+from nanospike.data.tokenizer import load_tokenizer
 from nanospike.training.loop import Stage
 from nanospike.training.options import TrainingOptions
 

@@ -20,9 +20,9 @@ from nanospike.data.text import (
     encode,
     in_length_order,
     label_names,
-    load_tokenizer,
     read_lines,
 )
+from nanospike.data.tokenizer import load_tokenizer
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -87,8 +87,8 @@ def test_case_is_kept_where_the_settings_say_so(tmp_path):
         ({"vocab.txt": b"the\n[UNK]\n[CLS]\n"}, r"vocab.txt: no \[SEP\]"),
         ({"vocab.txt": b""}, r"vocab.txt: no \[UNK\], \[CLS\], \[SEP\]"),
         ({"vocab.txt": b"[UNK]\n[CLS]\n[SEP]\ncaf\xe9\n"}, "vocab.txt: not UTF-8 text"),
-        ({"tokenizer.json": b"{}"}, "tokenizer.json: not a tokenizer"),
-        ({"tokenizer.json": b"not json"}, "tokenizer.json: not a tokenizer"),
+        ({"tokenizer.json": b"{}"}, "tokenizer.json: model: found None"),
+        ({"tokenizer.json": b"not json"}, "tokenizer.json: not JSON"),
         ({"vocab.txt": b"[UNK]\n[CLS]\n[SEP]\n", "tokenizer_config.json": b"["}, "tokenizer_config.json: not JSON"),
     ],
 )

@@ -15,7 +15,8 @@ import nanospike
 from nanospike.arrays import ops
 from nanospike.arrays.backend import to_device, to_host
 from nanospike.arrays.tree import dense_gradients
-from nanospike.data.text import encode, load_tokenizer
+from nanospike.data.text import encode
+from nanospike.data.tokenizer import load_tokenizer
 from nanospike.model import bert
 from nanospike.model.loss import label_loss
 

@@ -15,7 +15,8 @@ from tiny import POSITIONS, TRAIN, VOCABULARY, edit_json
 
 import nanospike
 from nanospike.arrays.workers import blas_threads
-from nanospike.data.text import encode, load_tokenizer
+from nanospike.data.text import encode
+from nanospike.data.tokenizer import load_tokenizer
 from nanospike.results import classifier
 
 TEXTS = [line.partition("\t")[2] for line in TRAIN.splitlines()]
