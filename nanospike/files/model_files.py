@@ -19,10 +19,13 @@ import numpy as np
 
 from ..arrays.backend import to_device, to_host
 from ..config.errors import InputError
-from .packing import PER_BYTE, packed, packed_tensors, unpacked
+from .packing import PER_BYTE, packed
+from .tensors import Packed, all_finite, pointer, require_directory, stored_tensors
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
-TENSOR_KINDS = "BOOL U8 U16 U32 U64 I8 I16 I32 I64 BF16 F16 F32 F64 C64".split()
+LAYER = re.compile(r"encoder\.layer\.([0-9]{1,9})\.")
+NAMED_LAYERS = 1000  # so many can be missed by the names of their tensors
+SAVED_AS = ("float16", "float32", "float64")
 
 
 def read_json(path):
@@ -30,8 +33,10 @@ def read_json(path):
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not JSON: {error}") from None
+    except RecursionError:
+        raise InputError(f"{path}: not JSON that can be read: too deep") from None
+    except ValueError as error:
+        raise InputError(f"{path}: {pointer(path) or f'not JSON: {error}'}") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: found a JSON {type(value).__name__}, expected an object")
     return value
@@ -39,109 +44,76 @@ def read_json(path):
 
 def read_tensors(path):
     """{name: array} of one safetensors file; float16, bfloat16 and packed tensors (packing.py) become float32."""
-    with _opened(path) as file:
-        kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}
-        if strange := [f"{name} ({kind})" for name, kind in kinds.items() if kind not in TENSOR_KINDS]:
-            raise InputError(f"{path}: tensors of a type that NumPy lacks: {_some(strange)}")
-        tensors = {name: file.get_tensor(name) for name, kind in kinds.items() if kind != "BF16"}
-        metadata = file.metadata()
-    if len(tensors) < len(kinds):
-        tensors |= _read_bfloat16(path)
-    return {
-        n: t.astype(np.float32) if t.dtype == np.float16 else t for n, t in unpacked(tensors, metadata, path).items()
-    }
+    return {name: np.asarray(tensor) for name, tensor in stored_tensors(path)[0].items()}
 
 
 def require_whole(path):
     """InputError unless a safetensors file is there and as long as its header says; reads only that."""
-    with _opened(path):
-        pass
-
-
-@contextmanager
-def _opened(path):
-    """safetensors' reader of a file; InputError for one that cannot be read or is not whole."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as file:
-            yield file
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from None
-    except SafetensorError as error:
-        raise InputError(f"{path}: not a whole safetensors file: {error}") from None
-
-
-def _read_bfloat16(path):
-    """The BF16 tensors of a valid file as float32: NumPy has no such type, so the header is read here.
-
-    Layout: 8 bytes little-endian header length, the JSON header, then the tensors at their data_offsets.
-    """
-    with open(path, "rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-        tensors = {}
-        for name, entry in header.items():
-            if entry.get("dtype") == "BF16":
-                start, stop = entry["data_offsets"]
-                file.seek(8 + length + start)
-                halves = np.frombuffer(file.read(stop - start), "<u2").astype(np.uint32)
-                tensors[name] = (halves << 16).view(np.float32).reshape(entry["shape"])
-    return tensors
+    stored_tensors(path)
 
 
 def read_model_tensors(directory):
-    """{name: array} of model.safetensors, or of the shards that model.safetensors.index.json names."""
+    """{name: tensors.Stored} of model.safetensors, or of the shards that model.safetensors.index.json names."""
     directory = Path(directory)
+    require_directory(directory)
     index = directory / "model.safetensors.index.json"
     if (directory / "model.safetensors").exists() or not index.exists():
-        return read_tensors(directory / "model.safetensors")
+        return stored_tensors(directory / "model.safetensors")[0]
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
         raise InputError(f"{index}: weight_map: expected an object of tensor names and files")
     tensors = {}
     for shard in sorted(set(shards.values())):
-        tensors |= read_tensors(directory / shard)
+        if Path(shard).name != shard:
+            raise InputError(f"{index}: weight_map: found {shard!r}, expected the name of a file beside it")
+        tensors |= stored_tensors(directory / shard)[0]
     if missing := sorted(shards.keys() - tensors.keys()):
         raise InputError(f"{index}: names tensors that its shards lack: {_some(missing)}")
     return tensors
 
 
 def packed_names(directory):
-    """The names of those tensors of model.safetensors that are packed in low-bit form, once it is known to be valid."""
-    from safetensors import safe_open
-
+    """The names of those tensors of model.safetensors that are packed in low-bit form."""
     path = Path(directory) / "model.safetensors"
-    if not path.exists():
-        return frozenset()
-    with safe_open(path, framework="np") as file:
-        return frozenset(packed_tensors(file.metadata(), path))
+    return stored_tensors(path)[1] if path.exists() else frozenset()
 
 
 def stored_bits(directory):
     """{name: bits of a number} of the tensors of a model's files, by Hugging Face names; packed ones 1.6 or 1."""
-    from safetensors import safe_open
-
     bits = {}
     for path in sorted(Path(directory).glob("model*.safetensors")):
-        with safe_open(path, framework="np") as file:
-            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}
-            listing = packed_tensors(file.metadata(), path)
-        bits |= {name: int("".join(filter(str.isdigit, kind)) or 8) for name, kind in kinds.items()}
-        bits |= {name: 8 / PER_BYTE[entry["kind"]] for name, entry in listing.items()}
+        for name, tensor in stored_tensors(path)[0].items():
+            if isinstance(tensor, Packed):
+                bits |= {name: 8 / PER_BYTE[tensor.kind], f"{name}.scale": tensor.scale.bits}
+            else:
+                bits[name] = tensor.bits
     return hugging_face_names(bits)
 
 
 def hugging_face_names(tensors):
-    """Without the prefix `bert.`, with LayerNorm weight and bias for gamma and beta, without position_ids."""
-    renamed = {}
-    for name, tensor in tensors.items():
-        name = name.removeprefix("bert.")
+    """Without the prefix `bert.`, with LayerNorm weight and bias for gamma and beta, without position_ids.
+
+    InputError if two tensors then have one name.
+    """
+    renamed, given = {}, {}
+    for full, tensor in tensors.items():
+        name = full.removeprefix("bert.")
         for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
             name = name[: -len(old)] + new if name.endswith("LayerNorm" + old) else name
-        if not name.endswith("position_ids"):
-            renamed[name] = tensor
+        if name.endswith("position_ids"):
+            continue
+        if given.setdefault(name, full) != full:
+            raise InputError(f"tensors {given[name]} and {full}: found both, and they are one weight; remove one")
+        renamed[name] = tensor
     return renamed
+
+
+def require_depth(config, tensors, where):
+    """InputError if config.json speaks of more layers than there are tensors {name: ...}: it may name any number."""
+    if config.num_hidden_layers > max(len(tensors), NAMED_LAYERS):
+        layers = [int(found[1]) for name in tensors if (found := LAYER.match(name))]
+        told = f"found {config.num_hidden_layers}, the tensors are of {1 + max(layers, default=-1)} layers"
+        raise InputError(f"{Path(where) / 'config.json'}: num_hidden_layers: {told}")
 
 
 def fit_tensors(tensors, shapes, optional, where):
@@ -242,15 +214,23 @@ def write_json(path, value):
 def write_tensors(path, tensors, dtype=None, patterns=None):
     """Write {name: array}, from either device, as safetensors with the metadata that PyTorch tools expect.
 
-    patterns: of those tensors that are packed in its low-bit form, see packing.packed; dtype: of all others.
+    patterns: of those tensors that are packed in its low-bit form, see packing.packed; dtype: of all others, a name of
+    SAVED_AS. InputError, before anything is written, for another, and for numbers that are not finite, or not in it.
     """
     from safetensors.numpy import save
 
-    host = {n: np.ascontiguousarray(to_host(t), dtype) for n, t in tensors.items() if n not in (patterns or {})}
+    if dtype is not None and dtype not in SAVED_AS:
+        raise InputError(f"dtype: found {dtype!r}, expected one of {', '.join(SAVED_AS)}")
+    host = {n: _converted(n, t, dtype, path) for n, t in tensors.items() if n not in (patterns or {})}
     host, listing = packed(host, {n: (kind, *map(to_host, pair)) for n, (kind, *pair) in (patterns or {}).items()})
     with replacing(path) as temporary:
         data = save(host, metadata={"format": "pt"} | listing)  # save_file would make it unreadable to others
         temporary.write_bytes(_in_order(data) if listing else data)
+
+
+def _converted(name, tensor, dtype, path):
+    with np.errstate(over="ignore"):
+        return all_finite(np.ascontiguousarray(to_host(tensor), dtype), f"{path}: not written: {name}")
 
 
 def _in_order(data):
@@ -269,12 +249,12 @@ def write_model(directory, config, tensors, tokenizer_from=None, dtype=None, pat
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    write_tensors(directory / "model.safetensors", tensors, dtype, patterns)
     for name in TOKENIZER_FILES if tokenizer_from else ():
         source = Path(tokenizer_from) / name
         if source.exists() and source.resolve() != (directory / name).resolve():
             with replacing(directory / name) as temporary:
                 shutil.copyfile(source, temporary)
-    write_tensors(directory / "model.safetensors", tensors, dtype, patterns)
     write_json(directory / "config.json", config)
 
 

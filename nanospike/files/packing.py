@@ -7,6 +7,7 @@ Values run along the rows, one row after the other without a gap; the last byte 
 """
 
 import json
+import math
 
 import numpy as np
 
@@ -29,7 +30,7 @@ def pack(pattern, kind):
 
 def unpack(data, kind, shape):
     """The pattern, int8 of `shape`, of the bytes that `pack` made. ValueError where they are too few, many or large."""
-    size = int(np.prod(shape))
+    size = math.prod(shape)
     if data.dtype != np.uint8 or data.shape != (-(-size // PER_BYTE[kind]),):
         raise ValueError(f"found {data.dtype} {data.shape}, expected {-(-size // PER_BYTE[kind])} bytes")
     if kind == "binary":
@@ -53,25 +54,6 @@ def packed(tensors, patterns):
     return written, {KEY: json.dumps(listing)} if listing else {}
 
 
-def unpacked(tensors, metadata, where):
-    """{name: array} of what is in a file: low-bit tensors as float32, pattern times scale. InputError names others."""
-    tensors = dict(tensors)
-    for name, entry in packed_tensors(metadata, where).items():
-        scale = tensors.pop(f"{name}.scale", None)
-        if name not in tensors or scale is None:
-            missing = f"{name}.scale" if name in tensors else name
-            raise InputError(f"{where}: missing tensors: {missing}, which its metadata lists as {entry['kind']}")
-        shape = tuple(entry["shape"])
-        if scale.shape != shape[:1] or scale.dtype.kind != "f":
-            raise InputError(f"{where}: {name}.scale: found {scale.dtype} {scale.shape}, expected floats {shape[:1]}")
-        try:
-            pattern = unpack(tensors[name], entry["kind"], shape)
-        except ValueError as error:
-            raise InputError(f"{where}: {name} ({entry['kind']}, {shape}): {error}") from None
-        tensors[name] = pattern * scale.astype(np.float32)[:, None]
-    return tensors
-
-
 def packed_tensors(metadata, where):
     """{name: {"kind", "shape"}} of the low-bit tensors that a file's metadata lists, checked."""
     try:
@@ -79,10 +61,10 @@ def packed_tensors(metadata, where):
         fits = all(
             entry["kind"] in PER_BYTE
             and len(entry["shape"]) == 2
-            and all(isinstance(n, int) and n >= 0 for n in entry["shape"])
+            and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in entry["shape"])
             for entry in listing.values()
         )
-    except (json.JSONDecodeError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         fits = False
     if not fits:
         raise InputError(f"{where}: metadata {KEY}: expected {{name: {{kind: ternary or binary, shape: [O, I]}}}}")

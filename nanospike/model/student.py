@@ -12,7 +12,16 @@ from ..arrays.backend import float_dtype, library, namespace
 from ..arrays.tree import dense_gradients, leaves, nest
 from ..config.errors import InputError
 from ..config.models import StudentConfig, read_config
-from ..files.model_files import fit_tensors, packed_names, placed, read_json, read_model_tensors, write_model
+from ..files.model_files import (
+    fit_tensors,
+    packed_names,
+    placed,
+    read_json,
+    read_model_tensors,
+    require_depth,
+    write_model,
+)
+from ..files.tensors import require_directory
 from ..solvers.adjoint import Code
 from . import bert, equilibrium, loss, recurrence
 from .bert import TeacherOutput
@@ -270,21 +279,27 @@ def load_student(directory, device="cpu", dtype="float32"):
     """The student that `python -m nanospike.distill` wrote to `directory`. InputError names what does not fit."""
     directory, kind = Path(directory), float_dtype(dtype)
     library(device)
+    require_directory(directory)
     raw = read_json(directory / "config.json")
     if raw.get("model_type") != "nanospike":
         found = raw.get("model_type")
         raise InputError(f"{directory / 'config.json'}: model_type: found {found!r}, expected 'nanospike' (a student)")
     config = read_config(StudentConfig, raw, directory / "config.json")
-    tensors = {n: t.reshape(1) if t.ndim == 0 else t for n, t in read_model_tensors(directory).items()}
+    tensors = read_model_tensors(directory)
+    require_depth(config, tensors, directory)
+    small = {n: np.atleast_1d(t) for n, t in tensors.items() if n.startswith("thresholds.") and t.ndim == 0}
+    tensors |= small
     shapes = equilibrium.parameter_shapes(config) | equilibrium.threshold_shapes(config, tensors)
     is_low_bit = low_bit_names(config).keys() <= packed_names(directory)
     tensors = fit_tensors(tensors, shapes, ONLY_FOR_TRAINING, directory)
     for name in ONLY_FOR_TRAINING:
         if name not in tensors:
+            if math.prod(shapes[name]) > max(math.prod(t.shape) for t in tensors.values()):
+                raise InputError(f"{directory}: missing tensors: {name}, which config.json makes {shapes[name]}")
             tensors[name] = fresh_distill_map(shapes[name], config)
     for name, tensor in tensors.items():
-        if name.startswith("thresholds.") and not (tensor > 0).all():
-            raise InputError(f"{directory}: {name}: found {tensor.min()}, expected positive thresholds")
-        if name == "lateral.weight" and not recurrence.is_inhibition(tensor):
+        if name.startswith("thresholds.") and not (np.asarray(tensor) > 0).all():
+            raise InputError(f"{directory}: {name}: found {np.min(tensor)}, expected positive thresholds")
+        if name == "lateral.weight" and not recurrence.is_inhibition(np.asarray(tensor)):
             raise InputError(f"{directory}: {name}: expected numbers of at least 0, and 0 in the diagonal")
     return Student(config, nest(placed(tensors, device, kind, copy=False)), device, directory, raw, is_low_bit)

@@ -1,5 +1,6 @@
 """The teacher as an object: load it, call it, save it."""
 
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,8 +10,19 @@ from ..arrays.backend import float_dtype, library, namespace, to_device
 from ..arrays.tree import leaves, nest
 from ..config.errors import InputError
 from ..config.models import BertConfig, declared_labels, read_config
-from ..files.model_files import fit_tensors, hugging_face_names, placed, read_json, read_model_tensors, write_model
+from ..files.model_files import (
+    fit_tensors,
+    hugging_face_names,
+    placed,
+    read_json,
+    read_model_tensors,
+    require_depth,
+    write_model,
+)
+from ..files.tensors import require_directory
 from . import bert
+
+OTHER_HEADS = ("ForTokenClassification", "ForMultipleChoice", "ForQuestionAnswering", "ForNextSentencePrediction")
 
 
 def checked_inputs(config, xp, input_ids, attention_mask, token_type_ids):
@@ -79,20 +91,37 @@ def load_teacher(directory, device="cpu", dtype="float32"):
     """
     directory, kind = Path(directory), float_dtype(dtype)
     library(device)
+    require_directory(directory)
     raw = read_json(directory / "config.json")
     if raw.get("model_type", "bert") != "bert":
         raise InputError(f"{directory / 'config.json'}: model_type: found {raw['model_type']!r}, expected 'bert'")
     tensors = hugging_face_names(read_model_tensors(directory))
     classifier = tensors.get("classifier.weight")
+    if classifier is not None and (other := other_head(raw)):
+        warnings.warn(f"{directory}: the classifier of {other} is left out: it does not tell texts apart", stacklevel=2)
+        tensors = {n: t for n, t in tensors.items() if not n.startswith("classifier.")}
+        classifier = None
+    if classifier is not None and classifier.ndim != 2:
+        raise InputError(f"{directory}: mis-shaped tensors: classifier.weight is {classifier.shape}, expected 2 axes")
     labels = None if classifier is None else classifier.shape[0]
     declared = declared_labels(raw, directory / "config.json")
     if labels is not None and declared not in (None, labels):
         raise InputError(f"{directory}: classifier.weight has {labels} labels, config.json says {declared}")
     config = read_config(BertConfig, raw | {"num_labels": labels or declared or 2}, directory / "config.json")
+    require_depth(config, tensors, directory)
     has_pooler = "pooler.dense.weight" in tensors
     shapes = bert.parameter_shapes(config, labels, has_pooler)
     tree = nest(placed(fit_tensors(tensors, shapes, (), directory), device, kind, copy=False))
     return Teacher(config, tree, device, directory, raw)
+
+
+def other_head(raw_config):
+    """What config.json calls a head whose outputs are not the classes of a text; "" if they are, or it names none."""
+    if raw_config.get("problem_type") == "multi_label_classification":
+        return "problem_type multi_label_classification"
+    names = raw_config.get("architectures")
+    names = [n for n in names if isinstance(n, str)] if isinstance(names, list) else []
+    return ", ".join(n for n in names if n.endswith(OTHER_HEADS))
 
 
 def with_classifier(teacher, labels, seed):

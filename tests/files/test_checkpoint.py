@@ -111,10 +111,12 @@ def test_bfloat16_written_by_hand(teacher, saved):
 
 
 def test_bfloat16_special_values(tmp_path):
-    body = np.array([0x3F80, 0xC000, 0x7F80, 0x0000, 0x8000, 0x4049], "<u2").tobytes()
+    body = np.array([0x3F80, 0xC000, 0x7F7F, 0x0000, 0x8000, 0x4049], "<u2").tobytes()
     write_safetensors(tmp_path / "t", {"b": ("BF16", (2, 3), body), "a": ("F32", (1,), np.float32(7).tobytes())})
     tensors = read_tensors(tmp_path / "t")
-    assert tensors["b"].tolist() == [[1.0, -2.0, np.inf], [0.0, -0.0, 3.140625]] and tensors["a"].tolist() == [7.0]
+    assert tensors["b"].tolist() == [[1.0, -2.0, 255 * 2.0**120], [0.0, -0.0, 3.140625]] and tensors["a"].tolist() == [
+        7.0
+    ]
     assert np.signbit(tensors["b"][1, 1])
 
 
@@ -304,7 +306,7 @@ def test_missing_and_unreadable_weights(saved):
     path.mkdir()
     with pytest.raises(InputError, match=str(path)):
         nanospike.load_teacher(saved)
-    with pytest.raises(InputError, match="nowhere/config.json: No such file"):
+    with pytest.raises(InputError, match="nowhere: no such directory"):
         nanospike.load_student(saved / "nowhere")
 
 
