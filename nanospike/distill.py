@@ -16,7 +16,7 @@ from .config.options import parse
 from .data.corpus import Corpus, read_corpus
 from .data.own import agreement, own_data, with_class_weights
 from .data.tasks import answers, find_task, read_splits, require_label_order, training_texts
-from .data.text import Masking, encode_splits, evenly, require_segments
+from .data.text import Encoded, Masking, encode_splits, evenly, require_segments
 from .data.tokenizer import load_tokenizer, save_tokenizer
 from .distill_options import Distill
 from .files.bundled import bundled
@@ -37,6 +37,7 @@ from .results.inference import (
     spent,
     table,
     teacher_logits,
+    warn_below_chance,
     with_teacher,
 )
 from .results.report import write_report
@@ -47,6 +48,7 @@ from .training.loop import Run
 from .training.parallel import world
 from .training.teaching import cache_of, stages_of
 
+TRIED = 256  # labelled examples on which a teacher is tried before it teaches
 GENERAL_TEXTS = 64  # of the corpus, evenly spread, on which a student without a task is looked at
 
 
@@ -166,6 +168,8 @@ def run(began, options, task, models, data, tokenizer, masking):
     student = fit_thresholds(student, options, teacher, data.get("internal", data.get("general")))
     job = Run(options, student.parameters())
     training = in_units(data, scale)
+    if job.world.rank == 0:
+        try_teacher(task, teacher, training.get("dev"), job.workers)
     summary = job.train(stages_of(options, teacher, student, training, job.workers, masking))
     if job.world.rank:
         return None
@@ -197,6 +201,13 @@ def run(began, options, task, models, data, tokenizer, masking):
 
 def main(argv=None):
     run_tasks(parse(Distill, argv, prog="python -m nanospike.distill"), prepare, run, models=("teacher",))
+
+
+def try_teacher(task, teacher, data, workers):
+    """Warn before the training, on the first labelled examples, of a teacher that is worse than guessing."""
+    if data is not None and data.labels is not None:
+        some = Encoded(data.ids[:TRIED], data.types[:TRIED], data.labels[:TRIED])
+        warn_below_chance(task, teacher_logits(teacher, some, workers=workers), some.labels, teacher.directory)
 
 
 def in_units(data, scale):

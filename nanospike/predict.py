@@ -1,5 +1,6 @@
 """python -m nanospike.predict: label texts with a spiking student."""
 
+import importlib
 import json
 import sys
 import types
@@ -121,6 +122,9 @@ class _CallableModule(types.ModuleType):
     """Importing this module binds it over the function nanospike.predict: so it can be called like it."""
 
     __call__ = staticmethod(predict)
+
+    def __reduce__(self):
+        return importlib.import_module, (self.__name__,)
 
 
 sys.modules[__name__].__class__ = _CallableModule

@@ -278,3 +278,23 @@ def test_a_scale_that_cannot_be_is_refused(made, tmp_path):
         edit_json(tmp_path / "t" / "config.json", target=wrong)
         argv = ("--teacher", tmp_path / "t", "--train-file", made / "years.csv", "--output-dir", tmp_path / "o")
         assert run(distill.main, *argv) == 2
+
+
+def test_a_teacher_that_is_worse_than_guessing_is_warned_of(made, tmp_path, capsys):
+    """Its classes are those of the labels in another order, and are called LABEL_0 and LABEL_1."""
+    write_csv(tmp_path / "numbers.csv", 3 * rows(TRAIN, {"0": "0", "1": "1"}))
+    teacher = nanospike.load_teacher(made / "words-teacher")
+    logits = teacher_logits(made / "words-teacher", [t for t, _ in rows(TRAIN, WORDS)])
+    right = (logits.argmax(axis=1) == [int(line[0]) for line in TRAIN.splitlines()]).mean()
+    assert right > 0.7
+    for values in teacher.tree["classifier"].values():
+        values[...] = values[::-1].copy()
+    teacher.raw_config = {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}
+    teacher.save(tmp_path / "t")
+    for file in ("vocab.txt", "tokenizer.json"):
+        (tmp_path / "t" / file).write_bytes((made / "words-teacher" / file).read_bytes())
+    data = ("--train-file", made / "texts.txt", "--dev-file", tmp_path / "numbers.csv")
+    argv = ("--teacher", tmp_path / "t", *data, "--output-dir", tmp_path / "s", "--max-steps", 1, "--time-steps", 2)
+    assert run(distill.main, *argv) == 0
+    told = f"right on {100 * (1 - right):.1f} % of 84 examples, where guessing is on 50.0 %: are its classes in another"
+    assert told in capsys.readouterr().err

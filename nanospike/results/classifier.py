@@ -2,6 +2,7 @@
 
 import math
 import threading
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from ..arrays.workers import Workers
 from ..config.errors import InputError
 from ..data.text import collate, encode, in_length_order, label_names, require_segments
 from ..data.tokenizer import load_tokenizer
+from ..files.tensors import all_finite
 from ..model.simulate import SpikingRun
 from ..model.student import load_student
 from .inference import AT_A_TIME, require_head
@@ -76,7 +78,9 @@ class Classifier:
     def _batch(self, batch):
         """[(number of the text, its answer)] of one batch."""
         run = self.student.run((batch.input_ids, batch.attention_mask, batch.token_type_ids), self.how)
-        rows = zip(batch.index, to_host(run.logits[self.how.time_steps]), run.steps, strict=True)
+        logits = to_host(run.logits[self.how.time_steps])
+        all_finite(logits, f"{self.student.directory}: the answers of the model, whose weights are too large")
+        rows = zip(batch.index, logits, run.steps, strict=True)
         return [(i, self._answer(logits) | {"time_steps": int(steps)}) for i, logits, steps in rows]
 
     def _answer(self, logits):
@@ -95,7 +99,7 @@ def predict(directory, texts, time_steps=None, device="cpu", batch_size=AT_A_TIM
 
 def checked_texts(texts, where):
     """The texts as a list of strings and pairs of strings; InputError, which begins with `where`, for anything else."""
-    if isinstance(texts, (str, bytes)) or not hasattr(texts, "__iter__"):
+    if isinstance(texts, (str, bytes, Mapping, Set)) or not hasattr(texts, "__iter__"):
         raise InputError(f"{where}: found {texts!r}, expected a list of texts")
     texts = list(texts)
     for i, text in enumerate(texts):

@@ -1,9 +1,11 @@
 """A labelled data set to a score, at equilibrium and spike by spike, and what both have in common with labelling."""
 
 import functools
+import math
 import operator
 import sys
 import time
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -11,14 +13,16 @@ import numpy as np
 from ..arrays.backend import to_host
 from ..arrays.workers import ALONE
 from ..config.errors import InputError
-from ..data.tasks import confusion, score, scores
+from ..data.tasks import answers, confusion, score, scores
 from ..data.text import collate, in_length_order
+from ..files.tensors import all_finite
 from ..model.simulate import SpikingRun, gap
 from ..model.student import mean_rate
 from ..training.monitor import silent_and_full
 
 AT_A_TIME = 16  # examples: what a step of them needs stays in the processor's last-level cache
 VARIANTS = ("mismatched", "test")  # keys under which results hold those of another file of the same task
+SURELY = 3  # standard errors
 IN_UNITS = ("rmse",)  # metrics that are no fractions
 
 
@@ -48,7 +52,7 @@ def _in_order(rows, n):
     logits = np.zeros((n, rows[0][1].shape[1]), rows[0][1].dtype)
     for index, values in rows:
         logits[index] = values
-    return logits
+    return all_finite(logits, "the answers of the model, whose weights are too large")
 
 
 def evaluate_student(student, task, data, time_steps, how=SpikingRun(), batch_size=AT_A_TIME, workers=ALONE):  # noqa: B008
@@ -162,11 +166,22 @@ def _measured(student, batch, how, steps):
     return found | {"gaps": {t: float((g * lengths).sum()) for t, g in gaps.items()}}
 
 
+def warn_below_chance(task, logits, labels, where):
+    """A warning where a classifier is surely worse than guessing: it may name its classes in another order."""
+    if not task.labels:
+        return
+    chance, right = 1 / len(task.labels), float((answers(task, logits) == labels).mean())
+    if right + SURELY * math.sqrt(chance * (1 - chance) / len(labels)) < chance:
+        told = f"right on {100 * right:.1f} % of {len(labels)} examples, where guessing is on {100 * chance:.1f} %"
+        warnings.warn(f"{where}: {told}: are its classes in another order than those of {task.name}?", stacklevel=2)
+
+
 def with_teacher(results, task, teacher, data, batch_size=AT_A_TIME, workers=ALONE):
     """The results of a student, and its teacher's on the same examples. teacher None: not known."""
     if teacher is None:
         return {"teacher": None} | results
     logits = teacher_logits(teacher, data, batch_size, workers)
+    warn_below_chance(task, logits, data.labels, teacher.directory)
     metrics = {"teacher": scores(task, logits, data.labels)} | results.get("metrics", {})
     found = {"teacher": score(task, logits, data.labels)} | results | {"metrics": metrics}
     if tables := _confusions(task, {"teacher": logits}, data.labels):

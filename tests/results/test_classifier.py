@@ -14,6 +14,7 @@ from models import random_student
 from tiny import POSITIONS, TRAIN, VOCABULARY, edit_json
 
 import nanospike
+from nanospike import InputError
 from nanospike.arrays.workers import blas_threads
 from nanospike.data.text import encode
 from nanospike.data.tokenizer import load_tokenizer
@@ -174,7 +175,7 @@ def test_a_pickled_one_answers_the_same(directory):
     classify = nanospike.Classifier(str(directory), "auto", workers=2)
     again = pickle.loads(pickle.dumps(classify))
     assert again(TEXTS) == classify(TEXTS) and again.workers.size == classify.workers.size
-    with pytest.raises(nanospike.InputError, match="config.json"):
+    with pytest.raises(nanospike.InputError, match="no such directory"):
         pickle.loads(pickle.dumps(classify).replace(b"held", b"gone"))
 
 
@@ -199,3 +200,32 @@ def test_a_fork_makes_threads_of_its_own(directory):
 def test_state_bytes_are_those_of_the_weights(directory):
     numbers = sum(p.size for p in nanospike.load_student(directory).parameters().values())
     assert nanospike.Classifier(directory).state_bytes == 4 * numbers
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value)")
+def test_answers_that_are_not_finite_are_refused(directory, tmp_path):
+    """The weights are finite; what they give is not."""
+    student = nanospike.load_student(directory)
+    student.parameters()["classifier.weight"][...] = 3e38
+    student.parameters()["classifier.bias"][...] = -3e38
+    student.save(tmp_path)
+    with pytest.raises(InputError, match="the answers of the model, whose weights are too large: [0-9]+ of its"):
+        nanospike.Classifier(tmp_path, time_steps=4)(TEXTS[0])
+
+
+@pytest.mark.parametrize(
+    "texts", [{"text": "a", "text_pair": "b"}, {"text": "a"}.keys(), {"a", "b"}, [{"text": "a"}], b"a", 5, None, [b"a"]]
+)
+def test_what_has_no_order_or_no_text_is_refused(texts, directory):
+    for ask in (lambda: nanospike.predict(directory, texts), lambda: nanospike.Classifier(directory)(texts)):
+        with pytest.raises(InputError, match="found"):
+            ask()
+
+
+def test_predict_can_be_pickled_whatever_was_imported():
+    """Importing nanospike.predict, the module, puts it in the place of the function."""
+    code = "import pickle, copy, nanospike{}\nf = pickle.loads(pickle.dumps(nanospike.predict))\n"
+    code += "assert copy.deepcopy(f) is not None\ntry: f('x', 'y')\nexcept nanospike.InputError as e: print(e)"
+    for more in ("", ", nanospike.predict"):
+        done = subprocess.run([sys.executable, "-c", code.format(more)], capture_output=True, text=True)
+        assert "expected a list of texts" in done.stdout, done.stderr
