@@ -1,6 +1,5 @@
 """python -m nanospike.predict: label texts with a spiking student."""
 
-import importlib
 import json
 import sys
 import types
@@ -124,7 +123,11 @@ class _CallableModule(types.ModuleType):
     __call__ = staticmethod(predict)
 
     def __reduce__(self):
-        return importlib.import_module, (self.__name__,)
+        return _this_module, ()
+
+
+def _this_module():
+    return sys.modules[__name__]
 
 
 sys.modules[__name__].__class__ = _CallableModule
