@@ -46,6 +46,7 @@ from .start import begin, command, require_startable
 from .training.initial import FRESH, fit_thresholds, initial_student, student_config, with_student
 from .training.loop import Run
 from .training.parallel import world
+from .training.pruning import without_silent
 from .training.teaching import cache_of, stages_of
 
 TRIED = 256  # labelled examples on which a teacher is tried before it teaches
@@ -175,6 +176,8 @@ def run(began, options, task, models, data, tokenizer, masking):
         return None
     for model in models:
         in_its_unit(model, scale)
+    if options.prune:
+        student = without_silent(student)
     if not student.config.headless:
         few_steps = int(np.max(options.few_steps)) if "few-steps" in options.stages else None
         student.raw_config |= calibrated(student, data["internal"], job.workers, few_steps)

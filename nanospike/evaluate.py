@@ -18,7 +18,7 @@ from .glue import TASK_HELP, run_tasks
 from .model.neuron import SPIKES
 from .model.simulate import DRIVES, SpikingRun
 from .model.student import load_student
-from .model.teacher import load_teacher
+from .model.student_teacher import load_any_teacher
 from .results.energy import energy_table, of_results
 from .results.inference import (
     AT_A_TIME,
@@ -58,6 +58,11 @@ class Evaluate(OwnFiles):
         "what a neuron may emit; without it, what the student was trained for", None, choices=SPIKES
     )
     initial: float = option("membranes at the start, as a fraction of the threshold", 0.5)
+    window: float | None = option(
+        "how many more spikes a neuron must be short of, or ahead by, than half a one to fire: fewer, coarser spikes; "
+        "without it, what the student was trained for",
+        None,
+    )
     max_length: int = option("word pieces per text; longer ones are cut", 128)
     batch_size: int = option("examples at a time; a GPU wants more", AT_A_TIME)
     output_dir: Path | None = option(
@@ -87,6 +92,8 @@ class Evaluate(OwnFiles):
         if self.test_file is not None and self.teacher is not None:
             raise InputError("--teacher: cannot be scored on a --test-file; give a --dev-file")
         require_at_least(self, batch_size=1, max_length=3, workers=0)
+        if self.window is not None:
+            require_at_least(self, window=0)
         if self.margin is not None:
             require_at_least(self, margin=0, margin_decay=0)
         if self.margin_decay and self.margin is None:
@@ -123,7 +130,7 @@ def prepare(options):
     if student.config.num_labels != task.num_labels:
         found = student.config.num_labels
         raise InputError(f"--model {options.model}: has {found} labels, {task.name} needs {task.num_labels}")
-    teacher = load_teacher(options.teacher, options.device) if options.teacher else None
+    teacher = load_any_teacher(options.teacher, options.device) if options.teacher else None
     if teacher and (teacher.config.num_labels != task.num_labels or "classifier" not in teacher.tree):
         raise InputError(f"--teacher {options.teacher}: no classifier with the {task.num_labels} labels of {task.name}")
     if teacher:
@@ -208,7 +215,7 @@ def tested(options, task, student, name, data, index):
 
 
 def spiking_run(options):
-    names = ("drive", "spikes", "initial", "margin", "margin_decay")
+    names = ("drive", "spikes", "initial", "window", "margin", "margin_decay")
     return SpikingRun(**{name: getattr(options, name) for name in names}, count=options.energy)
 
 

@@ -61,6 +61,11 @@ class BertConfig:
         return ()
 
     @property
+    def intermediate_widths(self):
+        """How many intermediate neurons each encoder has."""
+        return (self.intermediate_size,) * self.num_hidden_layers
+
+    @property
     def fires_queries(self):
         """Whether queries are a population of their own, not the currents that scores are made of."""
         return False
@@ -92,9 +97,11 @@ class StudentConfig(BertConfig):
     feedback_gain: float = 0.1  # scale of the fresh weights of all these
     activation: str = "spiking"  # "ann": no neurons at all, an ordinary BERT of this size (a baseline)
     teacher_hidden_size: int | None = None  # outputs of distill_map; None: hidden_size
+    window: float = 0.0  # how many more spikes a neuron must be short of, or ahead by, than half a one to fire
     headless: bool = False  # distilled on general text only: its classifier has not been trained
     operators: str = "float"  # which are shifts instead of multiplications, see operators.py; "shift": all of them
     half_steps: bool = False  # gains of shift norms: 1 or 1.5 times a power of two, not only powers of two
+    intermediate_sizes: tuple | None = None  # of each encoder, where neurons were removed; None: intermediate_size
     weights: str = "float"  # of the encoders' matrices; ternary, binary: a pattern and one scale per row
     embedding_weights: str = "float"  # of the embedding's three tables, likewise
     activation_bits: int = 0  # of what an ordinary BERT's layers hand on, token by token; 0: not rounded
@@ -105,11 +112,14 @@ class StudentConfig(BertConfig):
             raise InputError(f"config: v_th: found {self.v_th}, expected a positive threshold")
         if not 0 < self.leak <= 1:
             raise InputError(f"config: leak: found {self.leak}, expected above 0 and at most 1")
+        if self.window and self.leak != 1:
+            raise InputError(f"config: window: for IF neurons only (leak 1), found leak {self.leak}")
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise InputError(f"config: {name}: found {getattr(self, name)!r}, expected one of {', '.join(known)}")
         self._check_loop()
         self._check_operators()
+        self._check_sizes()
 
     def _check_loop(self):
         if self.feedback_rank > self.hidden_size:
@@ -142,6 +152,20 @@ class StudentConfig(BertConfig):
             raise InputError(f"config: half_steps: without effect, for operators {self.operators} has no shift norm")
         if self.activation_bits and self.activation != "ann":
             raise InputError("config: activation_bits: of an ordinary BERT (activation ann), this student has spikes")
+
+    def _check_sizes(self):
+        sizes = self.intermediate_sizes
+        if sizes is None:
+            return
+        fits = isinstance(sizes, (list, tuple)) and len(sizes) == self.num_hidden_layers
+        if not fits or not all(_fits(int, n) and n <= self.intermediate_size for n in sizes):
+            expected = f"{self.num_hidden_layers} numbers from 1 to intermediate_size, {self.intermediate_size}"
+            raise InputError(f"config: intermediate_sizes: found {sizes!r}, expected {expected}")
+        object.__setattr__(self, "intermediate_sizes", tuple(sizes))
+
+    @property
+    def intermediate_widths(self):
+        return self.intermediate_sizes or super().intermediate_widths
 
     @property
     def shifts(self):

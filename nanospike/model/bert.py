@@ -35,7 +35,7 @@ def populations(config):
 
 def parameter_shapes(config, labels=None, pooler=False):
     """{Hugging Face name: shape} of the tensors, matrices (out, in)."""
-    d, f = config.hidden_size, config.intermediate_size
+    d = config.hidden_size
     shapes = {
         "embeddings.word_embeddings.weight": (config.vocab_size, d),
         "embeddings.position_embeddings.weight": (config.max_position_embeddings, d),
@@ -43,17 +43,17 @@ def parameter_shapes(config, labels=None, pooler=False):
         "embeddings.LayerNorm.weight": (d,),
         "embeddings.LayerNorm.bias": (d,),
     }
-    affine = {
-        "attention.self.query": (d, d),
-        "attention.self.key": (d, d),
-        "attention.self.value": (d, d),
-        "attention.output.dense": (d, d),
-        "attention.output.LayerNorm": (d,),
-        "intermediate.dense": (f, d),
-        "output.dense": (d, f),
-        "output.LayerNorm": (d,),
-    }
-    for i in range(config.num_hidden_layers):
+    for i, f in enumerate(config.intermediate_widths):
+        affine = {
+            "attention.self.query": (d, d),
+            "attention.self.key": (d, d),
+            "attention.self.value": (d, d),
+            "attention.output.dense": (d, d),
+            "attention.output.LayerNorm": (d,),
+            "intermediate.dense": (f, d),
+            "output.dense": (d, f),
+            "output.LayerNorm": (d,),
+        }
         for name, shape in affine.items():
             shapes[f"encoder.layer.{i}.{name}.weight"] = shape
             shapes[f"encoder.layer.{i}.{name}.bias"] = shape[:1]

@@ -244,7 +244,9 @@ def dense(config, tokens, pairs, texts):
 
 def width(config, population):
     """Neurons per token."""
-    return config.intermediate_size if population.endswith(".intermediate") else config.hidden_size
+    if not population.endswith(".intermediate"):
+        return config.hidden_size
+    return config.intermediate_widths[int(population.split(".")[1])]
 
 
 def operations(found):

@@ -125,7 +125,9 @@ def threshold_shapes(config, tensors):
     shapes = {}
     for population in bert.populations(config):
         name = f"thresholds.{population}"
-        width = config.intermediate_size if population.endswith(".intermediate") else config.hidden_size
+        width = config.hidden_size
+        if population.endswith(".intermediate"):
+            width = config.intermediate_widths[int(population.split(".")[1])]
         if name in tensors:
             shapes[name] = (1,) if tensors[name].shape == (1,) else (width,)
     return shapes

@@ -97,6 +97,8 @@ def _size_differences(config, theirs):
     for name in ("hidden_size", "intermediate_size", "vocab_size", "num_attention_heads"):
         if getattr(config, name) != getattr(theirs, name):
             found.append(f"{name} {getattr(config, name)} for {getattr(theirs, name)}")
+    if set(theirs.intermediate_widths) - {theirs.intermediate_size} or config.intermediate_sizes:
+        found.append("intermediate_sizes, for neurons were removed")
     for name in ("max_position_embeddings", "type_vocab_size"):
         if getattr(config, name) > getattr(theirs, name):
             found.append(f"{name} {getattr(config, name)} for {getattr(theirs, name)}")

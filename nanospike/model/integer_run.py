@@ -72,7 +72,7 @@ class IntegerNeurons(Neurons):
                 found = ", ".join(probe.what)
                 raise InputError(f"probe {probe.population}: what: found {found}, expected spikes (arithmetic integer)")
         self.cells, self.real = constants.cells(), _real(mask)
-        rest = 1 - self.how.initial
+        rest = 1 - self.how.initial + self.how.window
         self.uppers = {name: np.rint(cells.cost * rest).astype(np.int32) for name, cells in self.cells.items()}
 
     def firing(self, population):

@@ -61,16 +61,17 @@ def bounds(fire, population):
     return fire.bounds(population) if hasattr(fire, "bounds") else UNKNOWN
 
 
-def levels(v_th, initial=0.5, leak=1.0):
+def levels(v_th, initial=0.5, leak=1.0, window=0.0):
     """(membrane at the start, at or above which a neuron fires, at or below which it may emit a negative spike).
 
     A start at `initial` v_th makes an IF neuron round to the nearest count, at 0.5, instead of down. A leaky one would
     forget it: it fires at (1 - initial) v_th instead, always (and a spike costs v_th as ever), which halves the
     residual of its rate and centres it (SPIDE's resting potential of -v_th, Xiao et al. 2023, arXiv 2302.00232). The
-    negative threshold is as far below the start as the other is above it.
+    negative threshold is as far below the start as the other is above it. window: by how many spikes both are farther
+    away, which leaves small differences unsaid (IF neurons only).
     """
     if leak == 1:
-        return initial * v_th, v_th, (2 * initial - 1) * v_th
+        return initial * v_th, (1 + window) * v_th, (2 * initial - 1 - window) * v_th
     return 0.0, (1 - initial) * v_th, (initial - 1) * v_th
 
 

@@ -157,7 +157,7 @@ def attention_parts(config, tree, i, drive, shift):
 
 def feed_forward_parts(config, tree, i, drive, shift):
     """What drives the populations `attention_output`, `intermediate` and `output` of encoder i."""
-    name, layer, width = f"encoder.{i}", f"encoder.layer.{i}.", config.intermediate_size
+    name, layer, width = f"encoder.{i}", f"encoder.layer.{i}.", config.intermediate_widths[i]
     middle, inner = f"{name}.attention_output", f"{name}.intermediate"
     options = {"shift": "norm" in shift, "by_time": drive == "differential"}
     found = norm_block(tree, layer + "attention.output.", middle, (f"{name}.attention", sender(i)), **options)

@@ -11,6 +11,7 @@ Feed-forward input is this step's, feedback the last step's. Time steps are coun
 Anytime inference: an example whose decision is stable leaves the batch, with all its neurons (`margin` of simulate).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -95,7 +96,8 @@ class SpikingRun:
     """How a student is run spike by spike; None: what its configuration says, or is usual for it (see `resolved`).
 
     drive, spikes, reset: as the constants name them. initial: membranes at the start as a fraction of v_th; of leaky
-    neurons, how far below v_th they fire (neuron.levels). record: time steps whose logits are kept, besides the last.
+    neurons, how far below v_th they fire; window: see there (neuron.levels). record: time steps whose logits are kept,
+    besides the last.
     keep_rates: of every recorded step, the rates of all populations (no example may stop early then).
     margin: an example stops at a recorded step t where its best logit leads by margin / t^margin_decay; None: none
     does. The error of an ASR falls as 1 / t, so that of the logits does about the same. count: write down all spikes,
@@ -108,6 +110,7 @@ class SpikingRun:
     spikes: str | None = None
     initial: float | None = None
     reset: str | None = None
+    window: float | None = None
     record: tuple = ()
     keep_rates: bool = False
     margin: float | None = None
@@ -124,6 +127,7 @@ class SpikingRun:
             spikes=self.spikes or config.spikes,
             initial=0.5 if self.initial is None else self.initial,
             reset=self.reset or config.reset,
+            window=config.window if self.window is None else self.window,
         )
         if how.keep_rates and how.margin is not None:
             raise InputError("keep_rates, margin: found both; the rates of examples that stop are not kept")
@@ -132,6 +136,8 @@ class SpikingRun:
                 raise InputError(f"{name}: found {found!r}, expected one of {', '.join(known)}")
         if not 0 <= how.initial < 1:
             raise InputError(f"initial: found {how.initial}, expected a fraction of v_th, at least 0 and below 1")
+        if not 0 <= how.window < math.inf or (how.window and config.leak != 1):
+            raise InputError(f"window: found {how.window}, expected at least 0, and 0 for neurons that leak")
         if how.drive == "differential" and config.leak != 1:
             raise InputError(f"drive differential: for IF neurons only (leak 1), found leak {config.leak}; use instant")
         if how.drive == "instant" and config.shifts:
@@ -189,7 +195,7 @@ class Neurons:
     def firing(self, population):
         """The neuron.Firing of a population."""
         v_th = self.thresholds.get(population, self.v_th)
-        _, upper, lower = levels(v_th, self.how.initial, self.leak)
+        _, upper, lower = levels(v_th, self.how.initial, self.leak, self.how.window)
         if "softmax" in self.config.shifts and population.endswith(".attention"):
             # Counts times powers of two meet a threshold exactly, and often, where t (sum / t) is next to it.
             upper, lower = upper - TIE * v_th, lower + TIE * v_th

@@ -161,8 +161,8 @@ class Student:
 
     def simulate(
         self, input_ids, attention_mask=None, token_type_ids=None, time_steps=64, drive="differential", spikes=None,
-        initial=None, record=(8, 16, 32, 64), margin=None, margin_decay=0.0, reset=None, count=False, probes=(),
-        arithmetic="float",
+        initial=None, record=(8, 16, 32, 64), margin=None, margin_decay=0.0, reset=None, window=None, count=False,
+        probes=(), arithmetic="float",
     ):  # fmt: skip
         """Run `time_steps` steps spike by spike: a simulate.Simulation.
 
@@ -170,15 +170,17 @@ class Student:
         of v_th (None: 0.5; of leaky neurons, which forget it, how far below v_th they fire: see neuron.levels); record:
         time steps whose logits are kept, besides the last; margin: an example whose best logit leads by margin /
         t^margin_decay at a recorded step t stops there (anytime inference; None: all run to the end); reset: "soft",
-        "hard" (None: the config's); count: count all operations (Simulation.operations); probes: a probes.Probe for
-        each population of which more is to be recorded (Simulation.probes); arithmetic: "float", or "integer" where all
-        operators are shifts and the layers' weights ternary or binary: whole numbers only from the first step to the
-        last (integer_run).
+        "hard" (None: the config's); window: how many more spikes a neuron must be short of, or ahead by, than half a
+        one to fire (None: the config's); count: count all operations (Simulation.operations); probes: a probes.Probe
+        for each population of which more is to be recorded (Simulation.probes); arithmetic: "float", or "integer" where
+        all operators are shifts and the layers' weights ternary or binary: whole numbers only from the first step to
+        the last (integer_run).
         """
         inputs = self._checked(input_ids, attention_mask, token_type_ids)
         how = SpikingRun(
-            time_steps=time_steps, drive=drive, spikes=spikes, initial=initial, reset=reset, record=tuple(record),
-            margin=margin, margin_decay=margin_decay, count=count, probes=tuple(probes), arithmetic=arithmetic,
+            time_steps=time_steps, drive=drive, spikes=spikes, initial=initial, reset=reset, window=window,
+            record=tuple(record), margin=margin, margin_decay=margin_decay, count=count, probes=tuple(probes),
+            arithmetic=arithmetic,
         )  # fmt: skip
         return self.run(inputs, how)
 

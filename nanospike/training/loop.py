@@ -63,6 +63,7 @@ class Stage:
     epochs: float
     learning_rate: float
     prepare: Callable = lambda: None
+    begin: Callable = lambda start: None  # before its first update, and where --resume goes on after `start` of them
     project: Callable = lambda parameters: None  # after every update: puts those parameters back that have left a set
     score: Callable | None = None  # () -> how good the weights are, for every checkpoint; then each epoch ends with one
 
@@ -111,6 +112,7 @@ class Run:
             start, optimizer = 0, self._optimizer()  # fresh moments: its loss is another than the last stage's
             if stage.name == position.get("stage"):
                 start, optimizer = position["step"], restored
+            stage.begin(start)
             with self._finishing_the_step_on_interrupt():
                 summary[stage.name] = self._train_stage(stage, optimizer, start, summary)
             if self.interrupted:

@@ -14,6 +14,7 @@ MADE_OF = {
     "weights": "float",
     "embedding_weights": "float",
     "activation_bits": 0,
+    "window": 0.0,
 }
 OPEN = "; without it, float or what the student of --init has"
 THRESHOLDS = ("fixed", "learnt", "calibrated")
@@ -56,6 +57,15 @@ class ShiftOptions:
         (),
     )
 
+    window: float = option(
+        "how many more spikes a neuron must be short of, or ahead by, than half a one to fire: fewer, coarser spikes; "
+        "0, or what the student of --init has",
+        0.0,
+    )
+    prune: float = option(
+        "before the last stage, remove the intermediate neurons whose mean |rate| on training text is below this", 0.0
+    )
+
     def spike_penalty_in(self, stage):
         """The weight of the spikes in the loss of a stage."""
         values = self.spike_penalty or (0.0,)
@@ -68,12 +78,16 @@ class ShiftOptions:
                 object.__setattr__(self, "operators", named(self.operators))
             except InputError as error:
                 raise InputError(f"--{error}") from None
-        require_at_least(self, activation_bits=0, spike_penalty=0)
+        require_at_least(self, activation_bits=0, spike_penalty=0, window=0, prune=0)
         if len(self.spike_penalty) not in (0, 1, len(self.stages)):
             wanted = f"1 or one for each stage ({', '.join(self.stages)})"
             raise InputError(f"--spike-penalty: found {len(self.spike_penalty)} values, expected {wanted}")
-        if self.student == "ann" and self.spike_penalty:
-            raise InputError("--spike-penalty: an ann student has no spiking neurons")
+        if self.student == "ann" and (
+            given := [n for n in ("spike-penalty", "window", "prune") if getattr(self, n.replace("-", "_"))]
+        ):
+            raise InputError(f"--{', --'.join(given)}: an ann student has no spiking neurons")
+        if self.window and self.leak not in (None, 1):
+            raise InputError(f"--window: for neurons without a leak, found --leak {self.leak}")
         shifts = chosen(self.operators or "float")
         if self.activation_bits and self.student == "spiking":
             raise InputError("--activation-bits: of --student ann; spiking neurons hand on spikes")

@@ -17,6 +17,7 @@ from ..model.student import mean_rate
 from .loop import Stage
 from .monitor import Monitor, gap_probe
 from .options import part_of
+from .pruning import Pruning
 from .stability import Stability
 from .teacher_cache import computed, parts_of, targets
 
@@ -45,6 +46,9 @@ def stages_of(options, teacher, student, data, workers, masking=None):
         monitor = monitor_of(student, options, name, data[name])
         learn = gradients(outputs, student, options, name, workers, monitor, masking)
         stages.append(replace(stage, gradients=learn, prepare=outputs, project=project))
+    if options.prune:
+        pruning = Pruning(student, stages[-1].data, options.prune, workers)
+        stages[-1] = replace(stages[-1], begin=pruning.begin, project=pruning.project)
     return stages
 
 

@@ -164,16 +164,18 @@ def test_spikes_settle_at_the_equilibrium(spikes, own):
         assert rates.min() >= bottom and rates.max() <= 1 and (low == 0 or bottom == 0 or rates.min() < 0), name
 
 
+@pytest.mark.parametrize("window", [0.0, 0.25])
 @pytest.mark.parametrize("spikes", ["binary", "corrective", "signed"])
-def test_spikes_are_those_of_the_counting_rule(spikes):
-    """+1 where t I >= v (c + 1/2), -1 where t I <= v (c - 1/2), I the current at the counts c / t of this step."""
+def test_spikes_are_those_of_the_counting_rule(spikes, window):
+    """+1 where t I >= v (c + 1/2 + h), -1 where t I <= v (c - 1/2 - h), I the current at the counts c / t of this step,
+    h the window."""
     student, inputs, counts, fired = shift_student(5, True, spikes=spikes), random_batch(5), {}, {}
     network, own = equilibrium.Network.on(student.tree, student.config, *inputs), equilibrium.thresholds(student.tree)
 
     def fire(name, current):
         c = counts.setdefault(name, np.zeros(current.shape))
         drive = step * current
-        up, down = drive >= own[name] * (c + 0.5), drive <= own[name] * (c - 0.5)
+        up, down = drive >= own[name] * (c + 0.5 + window), drive <= own[name] * (c - 0.5 - window)
         if spikes == "binary":
             down[...] = False
         elif spikes == "corrective" or name.endswith("intermediate"):
@@ -185,7 +187,9 @@ def test_spikes_are_those_of_the_counting_rule(spikes):
 
     for step in range(1, 7):  # noqa: B007
         network.sweep(fire, differentiable=False)
-    run = student.simulate(*inputs, time_steps=6, record=())
+    run = student.simulate(*inputs, time_steps=6, record=(), window=window)
+    in_config = shift_student(5, True, spikes=spikes, window=window).simulate(*inputs, time_steps=6, record=())
+    assert np.array_equal(in_config.logits[6], run.logits[6])
     for name, c in counts.items():
         np.testing.assert_array_equal(run.rates[name] * 6, c, err_msg=name)
         assert np.array_equal(run.spike_counts[name], (fired[name].sum(axis=2) * inputs[1]).sum(axis=1)), name
@@ -231,6 +235,7 @@ def test_half_steps_change_the_student():
         ("soft reset only, found reset 'hard'", {"reset": "hard"}),
         ("an ordinary BERT .activation ann. has no spiking query", {"activation": "ann"}),
         ("half_steps: without effect", {"operators": "query,relu", "half_steps": True}),
+        ("window: for IF neurons only", {"operators": "float", "leak": 0.9, "window": 0.5}),
         ("operators: found 'gelu', expected float, shift", {"operators": "gelu"}),
         ("activation_bits: of an ordinary BERT", {"activation_bits": 4}),
     ],
@@ -243,6 +248,12 @@ def test_what_does_not_go_together_is_refused(message, changes):
 def test_the_instant_drive_is_refused():
     with pytest.raises(InputError, match="drive instant: for float operators only, found operators shift"):
         shift_student().simulate(*random_batch(0), time_steps=2, drive="instant")
+
+
+@pytest.mark.parametrize("window", [-0.1, math.inf])
+def test_a_window_that_cannot_be_is_refused(window):
+    with pytest.raises(InputError, match="window: found"):
+        shift_student().simulate(*random_batch(0), time_steps=2, window=window)
 
 
 def test_thresholds_of_single_query_neurons_are_refused():

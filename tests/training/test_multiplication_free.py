@@ -1,14 +1,15 @@
 """distill with shift operators and low-bit weights: options, calibrated thresholds, students that teach students."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from models import random_batch, random_student, random_teacher
+from models import SHAPE, random_batch, random_student, random_teacher
 from tiny import edit_json, interrupt, run, write_sst2, write_teacher
 
 import nanospike
-from nanospike import distill
+from nanospike import distill, evaluate
 from nanospike.config.errors import InputError
 from nanospike.data.text import Encoded
 from nanospike.distill_options import Distill
@@ -16,6 +17,7 @@ from nanospike.model.fresh import init_student, with_operators
 from nanospike.model.quantise import low_bit, low_bit_names
 from nanospike.model.student import Student
 from nanospike.model.student_teacher import StudentTeacher
+from nanospike.training.pruning import intermediate_rates, silent
 from nanospike.training.query_thresholds import with_calibrated_thresholds
 
 SHORT = ("--batch-size", 14, "--epochs", 1, "--log-every", 1, "--time-steps", "1,2", "--workers", 1)
@@ -172,6 +174,97 @@ def test_a_spike_penalty_lowers_the_rate_where_it_is_asked(places, tmp_path):
     assert {line["stage"] for line in late if "loss_spikes" in line} == {"prediction"}
 
 
+def test_a_window_is_part_of_the_student(places, tmp_path):
+    wide = distilled(places, tmp_path / "wide", "--window", "0.25", "--spikes", "signed")
+    assert wide.config.window == 0.25
+    again = distilled(
+        places, tmp_path / "again", "--init", tmp_path / "wide", "--stages", "few-steps", "--max-steps", 1
+    )
+    assert again.config.window == 0.25
+    changed = distilled(places, tmp_path / "changed", "--init", tmp_path / "wide", "--window", "0.5", "--max-steps", 1)
+    assert changed.config.window == 0.5
+    scores = ("--model", tmp_path / "wide", "--task", "sst-2", "--data-dir", places / "data", "--time-steps", 1)
+    for window in ((), ("--window", "0"), ("--window", "40")):
+        out = tmp_path / f"scored{len(window)}{window[-1:]}"
+        assert run(evaluate.main, *scores, *window, "--output-dir", out) == 0
+    rates = [saved(out, "eval_results")["spiking_mean_rate"] for out in sorted(tmp_path.glob("scored*"))]
+    assert rates[0] > 0 and rates[2] == 0 and rates[1] > rates[0]  # its own, 0, 40
+
+
+# ---- removing neurons -----------------------------------------------------------------------------------------
+
+PRUNED = ("--stages", "internal,prediction", "--prune", "0.2", "--spikes", "signed", "--save-every", 1)
+
+
+@pytest.fixture(scope="module")
+def pruned(places):
+    distilled(places, places / "pruned", *PRUNED, "--weights", "binary", "--thresholds", "learnt")
+    return places / "pruned"
+
+
+def test_neurons_that_hardly_fire_are_removed(places, pruned):
+    student = nanospike.load_student(pruned)
+    widths = student.config.intermediate_widths
+    assert student.config.intermediate_size == 12 and len(widths) == 2 and 2 <= sum(widths) < 24
+    for i, width in enumerate(widths):
+        assert student.parameters()[f"encoder.layer.{i}.intermediate.dense.weight"].shape == (width, 8)
+        assert student.parameters()[f"encoder.layer.{i}.output.dense.weight"].shape == (8, width)
+    assert student.equilibrium(*random_batch(1)).rates["encoder.1.intermediate"].shape[2] == widths[1]
+    whole = distilled(
+        places, places / "whole", *PRUNED[:2], *PRUNED[4:], "--weights", "binary", "--thresholds", "learnt"
+    )
+    assert whole.config.intermediate_sizes is None
+    size = lambda d: (d / "model.safetensors").stat().st_size  # noqa: E731
+    assert size(pruned) < size(places / "whole")
+    more = distilled(places, places / "more", "--init", pruned, "--max-steps", 1)
+    assert more.config.intermediate_widths == widths
+
+
+def test_what_is_removed_had_been_kept_at_zero(pruned):
+    """The last checkpoint, whole, computes what the smaller student does."""
+    from nanospike.arrays.tree import nest
+    from nanospike.files.model_files import read_tensors
+
+    student, inputs = nanospike.load_student(pruned), random_batch(3)
+    last = sorted((pruned / "checkpoints").iterdir())[-1]
+    config = replace(student.config, intermediate_sizes=None)
+    masters = Student(config, nest(read_tensors(last / "model.safetensors")))
+    gone = silent(masters)
+    assert [int((~g).sum()) for g in gone] == list(student.config.intermediate_widths)
+    found, wanted = (s.equilibrium(*inputs) for s in (student, masters))
+    np.testing.assert_allclose(found.logits, wanted.logits, rtol=1e-4, atol=1e-5)
+    for i, g in enumerate(gone):
+        assert not wanted.rates[f"encoder.{i}.intermediate"][..., g].any()
+
+
+@pytest.mark.parametrize("update", [3, 4])
+def test_a_pruned_run_resumes_to_the_same_bits(places, pruned, update, tmp_path, monkeypatch):
+    """Stopped in its last stage, which has two updates: after the first, and after the second."""
+    options = (*PRUNED, "--weights", "binary", "--thresholds", "learnt")
+    with monkeypatch.context() as patch:
+        interrupt(patch, update)
+        distilled(places, tmp_path / "run", *options, status=130)
+    distilled(places, tmp_path / "run", *options, "--resume")
+    whole, again = (nanospike.load_student(d).parameters() for d in (pruned, tmp_path / "run"))
+    assert again.keys() == whole.keys() and all(np.array_equal(again[n], p) for n, p in whole.items())
+
+
+def test_rates_of_intermediate_neurons_are_means_over_real_tokens():
+    student, texts = random_student(4, spikes="signed"), some_texts()
+    ids = np.array(texts.ids)
+    rates = student.equilibrium(ids).rates
+    for i, found in enumerate(intermediate_rates(student, texts)):
+        wanted = np.abs(rates[f"encoder.{i}.intermediate"]).mean(axis=(0, 1))
+        np.testing.assert_allclose(found, wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("sizes", [[12], [12, 0], [13, 5], "ab", 3, [True, 5]])
+def test_sizes_that_cannot_be_are_named(sizes):
+    config = SHAPE.__dict__ | {"intermediate_sizes": sizes}
+    with pytest.raises(InputError, match="intermediate_sizes: found"):
+        nanospike.init_student(config)
+
+
 # ---- thresholds of queries and keys ---------------------------------------------------------------------------
 
 
@@ -245,6 +338,9 @@ def test_a_student_whose_queries_become_spikes_has_the_same_scores(v_th):
         ("--spike-penalty: found -1", {"spike_penalty": (-1.0,)}),
         ("--spike-penalty: found 3 values, expected 1 or one for each stage", {"spike_penalty": (0.0, 1.0, 2.0)}),
         ("--spike-penalty: an ann student", {"spike_penalty": (1.0,), "student": "ann"}),
+        ("--window, --prune: an ann student", {"window": 1.0, "prune": 0.1, "student": "ann"}),
+        ("--window: for neurons without a leak", {"window": 1.0, "leak": 0.9}),
+        ("--prune: found -1", {"prune": -1.0}),
         ("--few-steps: found .2, 2., expected time steps, each once", {"few_steps": (2, 2)}),
     ],
 )
