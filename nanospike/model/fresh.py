@@ -152,8 +152,8 @@ def _factor(name, config):
     return _threshold(config) ** threshold_powers(name, config)
 
 
-def with_operators(student, **changes):
-    """The student with other operators, or weights, in its configuration; its float masters are those that it has.
+def with_operators(student, changes):
+    """The student with `changes`, {field: value}, in its configuration: operators, weights. It keeps its float masters.
 
     Of queries that become spikes, or currents again, the weights change such that no score does where nothing is
     clipped (see AT_THRESHOLD).

@@ -103,4 +103,4 @@ def _given(options, teacher, task, headless):
         raise InputError(f"--thresholds fixed: the student in {options.init} has learnt ones")
     student = with_classifier(student, teacher, options.seed) if headed else student
     made_of = {n: getattr(options, n) for n in MAY_DIFFER}
-    return with_operators(student, headless=headless, **made_of)
+    return with_operators(student, made_of | {"headless": headless})

@@ -312,9 +312,9 @@ def test_a_student_whose_queries_become_spikes_has_the_same_scores(v_th):
     for p in (student.tree["encoder"]["layer"][i]["attention"]["self"][n] for i in (0, 1) for n in ("query", "key")):
         p["weight"] *= 0.02
         p["bias"] *= 0.02
-    other = with_operators(student, operators="query")
+    other = with_operators(student, {"operators": "query"})
     assert other.config.operators == "query"
-    for changed in (other, with_operators(other, operators="float")):
+    for changed in (other, with_operators(other, {"operators": "float"})):
         for found, wanted in zip(*(s.equilibrium(*inputs).attention_scores for s in (changed, student)), strict=True):
             np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-12)
 
