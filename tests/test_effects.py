@@ -309,6 +309,8 @@ DISTILL = TRAINING | {
     "weights": Row("float", "ternary", "log", check=in_config("weights")),
     "embedding_weights": Row("float", "ternary", "log", check=in_config("embedding_weights")),
     "activation_bits": Row(0, 3, "log", given={"student": "ann", "init": "random"}, check=in_config("activation_bits")),
+    "window": Row(0, 0.4, "scores", alike="weights", check=in_config("window")),
+    "prune": Row(0, 0.3, "shapes"),
 }
 
 EVALUATE = {
@@ -328,6 +330,7 @@ EVALUATE = {
     "drive": Row("differential", "instant", "scores", check=simulated("drive")),
     "spikes": Row("binary", "corrective", "scores", check=simulated("spikes")),
     "initial": Row(0.5, 0.3, "scores", check=simulated("initial")),
+    "window": Row(0, 0.4, "scores", check=simulated("window")),
     "max_length": Row(128, 4, "scores said"),
     "batch_size": Row(16, 3, "batches"),
     "output_dir": Row(None, "{out}/mine", "files", check=left("mine/eval_results.json")),

@@ -5,7 +5,7 @@ One table, never one number; the accountings are those of costs.py.
 
 from dataclasses import asdict, fields
 
-from ..config.models import BertConfig
+from ..config.models import BertConfig, StudentConfig
 from ..config.operators import OPERATORS
 from ..files.model_files import stored_bits
 from ..model.counting import Neuron
@@ -29,7 +29,8 @@ def spiking_model(student, how):
 def same_size(student, bits=None):
     """The Model of an ordinary BERT of a student's size: its weights in the student's bits, 32 where those are few."""
     own = stored_bits(student.directory) if student.directory else {}
-    config = BertConfig(**{f.name: getattr(student.config, f.name) for f in fields(BertConfig)})
+    shape = {f.name: getattr(student.config, f.name) for f in fields(BertConfig)}
+    config = StudentConfig(**shape, activation="ann", intermediate_sizes=student.config.intermediate_sizes)
     return Model(config, student.tree, {} if bits else {n: b for n, b in own.items() if b >= 8}, bits or 32)
 
 

@@ -81,14 +81,15 @@ def test_rows_and_gains_of_nothing_leave_the_bias_alone():
         assert (rates == floats.rates[name] * inputs[1][:, :, None]).all(), name
 
 
-def test_spikes_are_those_of_the_float_student_but_for_the_last_bits_of_constants():
+@pytest.mark.parametrize("window", [0.0, 0.3])
+def test_spikes_are_those_of_the_float_student_but_for_the_last_bits_of_constants(window):
     differing = neurons = ties = 0
     for seed in range(6):
         options = {"spikes": "signed", "dtype": "float32", "half_steps": seed % 2 == 1}
         student, inputs = integer_student(seed, **options), random_batch(seed)
         for steps in (3, 4):
             mine, floats = (
-                student.simulate(*inputs, time_steps=steps, arithmetic=arithmetic)
+                student.simulate(*inputs, time_steps=steps, window=window, arithmetic=arithmetic)
                 for arithmetic in ("integer", "float")
             )
             for name, rates in mine.rates.items():
