@@ -19,6 +19,7 @@ torch.optim.AdamW over whole tables, as PyTorch programs commonly have it.
 """
 
 import argparse
+import itertools
 import json
 import math
 import resource
@@ -152,7 +153,7 @@ class Peer:
             current = embed(self.teacher, self.teacher_config, ids, types)
             return forward(self.teacher, self.teacher_config, current, mask, lambda population, x: x)
 
-    def learn(self, ids, mask, types):
+    def learn(self, ids, mask, types, wait=True):
         targets = self.targets(ids, mask, types)
         current = embed(self.student, self.config, ids, types, self.sparse)
         hidden, scores = forward(self.student, self.config, current, mask, lambda population, x: x.clamp(0, 1))
@@ -165,7 +166,7 @@ class Peer:
         for g in self.grads():
             g.mul_(scale)
         self.optimizer.step()
-        return float(loss.detach())
+        return float(loss.detach()) if wait else None
 
     def grads(self):
         return [p.grad for p in self.used if p.grad is not None]
@@ -186,6 +187,26 @@ class Peer:
             for _ in range(PUBLISHED_STEPS):
                 forward(self.student, self.config, current, mask, fire)
         return self.learn(ids, mask, types)
+
+
+def on_gpu(bench, precision, attention, rate):
+    """() -> one step on a GPU that waits for nothing, of a gpu_check.Bench whose arrays are NumPy's.
+
+    precision: of torch.set_float32_matmul_precision.
+    """
+    torch.set_float32_matmul_precision(precision)
+    on = lambda a: torch.from_numpy(a.copy()).cuda()  # noqa: E731
+    peer = Peer.__new__(Peer)
+    peer.attention, peer.sparse = attention, True
+    peer.teacher_config, peer.config = vars(bench.config), vars(bench.student.config)
+    peer.teacher = {n: on(a) for n, a in bench.teacher.parameters().items()}
+    peer.student = {n: on(a).requires_grad_() for n, a in bench.student.parameters().items()}
+    used = {n: p for n, p in peer.student.items() if not n.startswith("classifier")}
+    peer.used = list(used.values())
+    peer.optimizer = SparseAdamW(used, rate, {"embeddings.word_embeddings.weight"})
+    inputs = [[on(a) for a in (b.input_ids, b.attention_mask, b.token_type_ids)] for b in bench.batches]
+    turn = itertools.cycle(inputs)
+    return lambda: peer.learn(*next(turn), wait=False)
 
 
 def timed(function, repeats):
