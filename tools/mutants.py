@@ -7,9 +7,9 @@
 A mutant is one change of one place in the source, by its syntax tree: a number becomes another, a comparison its
 neighbour, an operator its inverse, a condition its opposite, a keyword is not handed on, a call is not made. `run`
 draws --number of them from --folders, and for each runs the tests that reach the changed function, those of the
-module's own folder first, the quick before the slow, until one fails: then it is killed. One that needs far more time than its
-tests did before is killed by its time. What is left has survived; `report` lists it, and tools/results/mutants.md says
-of each why nothing can notice it, or which test it led to.
+module's own folder first, the quick before the slow, until one fails: then it is killed. One that takes far more time
+than its tests did before is killed by its time. What is left has survived; `report` lists it, and
+tools/results/mutants.md says of each why nothing can notice it, or which test it led to.
 
 The tests run in a fork of this process, in which the changed source takes the place of the module's: no file is
 changed, and shards may run beside one another.

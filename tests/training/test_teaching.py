@@ -1,5 +1,6 @@
 """What a distillation step gives to the teacher and to the student: masks and dropout of an update."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,9 @@ from nanospike.arrays.backend import to_host
 from nanospike.arrays.workers import Workers
 from nanospike.data.text import Encoded, Masking, collate
 from nanospike.distill_options import Distill
+from nanospike.model import equilibrium
 from nanospike.model.loss import Totals
+from nanospike.solvers.adjoint import Code
 from nanospike.training import teaching
 
 MASK = 4
@@ -70,3 +73,37 @@ def test_dropout_is_new_in_every_update_and_part(recorded):
     assert same(first[0], recorded(0, 4, 7, 0)[0]) and not same(first[0], first[1])
     for other in ((1, 4, 7, 0), (0, 3, 7, 0), (0, 4, 8, 0), (0, 4, 7, 2)):  # and rank
         assert not same(first[0], recorded(*other)[0])
+
+
+@pytest.mark.parametrize("share, settled", [(0.0, []), (0.25, [4, 8, 12]), (0.29, [4, 7, 11]), (1.0, range(13))])
+def test_a_share_of_the_updates_is_at_the_equilibrium(share, settled):
+    assert [step for step in range(13) if teaching.at_equilibrium(step, share)] == list(settled)
+
+
+def test_examples_that_failed_are_left_out_of_the_gradient_of_a_step(monkeypatch):
+    """In training too: what a step gives is that of the other examples, divided by the totals of all."""
+    student, teacher = random_student(1, feedback=True), random_teacher(2)
+    ids = np.random.default_rng(0).integers(5, 40, (3, 6))
+    data, failing = Encoded(list(ids), list(np.zeros_like(ids))), set()
+    solve = equilibrium.fixed_point
+
+    def solver(*args, **more):
+        found, codes = solve(*args, **more), np.zeros(3, int)
+        codes[list(failing)] = Code.STAGNATION
+        return replace(found, converged=not failing, message="failed", codes=codes[: len(found.codes)])
+
+    monkeypatch.setattr(equilibrium, "fixed_point", solver)
+
+    def output(batch):
+        inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
+        return teacher.forward(inputs, differentiable=False)[0]
+
+    learn = teaching.gradients(lambda: output, student, Distill(feedback=True), "internal", Workers(1))
+    totals = Totals(3, 18, 108)
+    _, wanted, _ = learn([collate(data, np.array([0, 2]))], (0, 3, 0, 0), totals)
+    failing.add(1)
+    _, found, notes = learn([collate(data, np.arange(3))], (0, 3, 1, 0), totals)
+    assert notes()["failed"] == 1
+    for name, g in wanted.items():
+        ours, theirs = (x.dense() if hasattr(x, "dense") else x for x in (found[name], g))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-10, err_msg=name)
