@@ -100,6 +100,11 @@ class Outcome:
         return {k: v for k, v in self.results.items() if k not in CLOCKS}
 
     @cached_property
+    def costs(self):
+        found = json.loads((self.out / "energy.json").read_text(encoding="utf-8"))
+        return {k: v for k, v in found.items() if k not in CLOCKS}
+
+    @cached_property
     def predictions(self):
         return (self.out / "predictions.tsv").read_text(encoding="utf-8")
 

@@ -216,6 +216,10 @@ BASE = {
         "model": "{p}/student", "task": "sst-2", "data_dir": "{p}/glue", "output_dir": "{out}", "time_steps": "2,4",
         "workers": 1,
     },
+    "energy": {
+        "model": "{p}/student", "task": "sst-2", "data_dir": "{p}/glue", "output_dir": "{out}", "time_steps": "2",
+        "workers": 1,
+    },
     "predict": {"model": "{p}/student", "texts": ("a joy", "the tea was cold ."), "time_steps": 4, "workers": 1},
     "doctor": {"seconds": 0},
 }  # fmt: skip
@@ -337,8 +341,27 @@ EVALUATE = {
     "seed": Row(0, 1, alike="scores seeds"),  # nothing is drawn
     "device": NO_GPU,
     "workers": Row(1, 2, "pools", given={"batch_size": 3}),
+    "energy": Row(False, True, "files printed", check=left("energy.json")),
     "margin": Row(100.0, 0.0, "scores", check=stopped_at),
     "margin_decay": Row(0.0, 20.0, "scores", given={"margin": 100.0}, check=stopped_at),
+}
+
+ENERGY = {
+    "model": Row("{p}/student", "{p}/loop", "costs"),
+    "teacher": Row(None, "{p}/teacher", "costs"),
+    "ann": Row(None, "{p}/ann", "costs"),
+    "task": Row("sst-2", "rte", "costs"),
+    "data_dir": Row("{p}/glue", "{p}/fewer", "costs"),
+    "time_steps": Row("2", "2,3", "costs"),
+    "constants": Row("float32", "int8", "costs"),
+    "format": Row("table", "json", "printed", check=lambda one, other, p: json.loads(other.printed)["time_steps"]),
+    "examples": Row(0, 5, "costs"),
+    "max_length": Row(128, 4, "costs said"),
+    "batch_size": Row(16, 3, "batches"),
+    "output_dir": Row(None, "{out}/mine", "files", check=left("mine/energy.json")),
+    "seed": Row(0, 1, alike="costs seeds"),  # nothing is drawn
+    "device": NO_GPU,
+    "workers": Row(1, 2, "pools", given={"batch_size": 3}),
 }
 
 PREDICT = {
@@ -359,7 +382,14 @@ DOCTOR = {
     "workers": Row(1, 2, "pools", given={"seconds": 0.01}),
 }
 
-TABLES = {"finetune": FINETUNE, "distill": DISTILL, "evaluate": EVALUATE, "predict": PREDICT, "doctor": DOCTOR}
+TABLES = {
+    "finetune": FINETUNE,
+    "distill": DISTILL,
+    "evaluate": EVALUATE,
+    "energy": ENERGY,
+    "predict": PREDICT,
+    "doctor": DOCTOR,
+}
 
 
 # ---- the runs ---------------------------------------------------------------------------------------------------
@@ -396,7 +426,7 @@ def p(tmp_path_factory):
     (root / "corpus.txt").write_text(CORPUS)
     (root / "more.txt").write_text("\n".join(CORPUS.splitlines()[2:]) + "\n")
     teacher = nanospike.load_teacher(root / "teacher")
-    for name, more in (("student", {}), ("loop", LOOP)):
+    for name, more in (("student", {}), ("loop", LOOP), ("ann", {"activation": "ann"})):
         student = nanospike.init_student(asdict(teacher.config) | more, teacher, seed=1)
         student.save(root / name)
     return root
