@@ -11,7 +11,8 @@ from .arrays.workers import WORKERS_HELP, Workers
 from .config.errors import InputError
 from .config.options import option, parse, plain, require_at_least
 from .data.tasks import find_task, read_splits, require_label_order
-from .data.text import encode, load_tokenizer, require_segments
+from .data.text import encode, require_segments
+from .data.tokenizer import load_tokenizer
 from .files.bundled import bundled
 from .files.model_files import require_empty, write_json
 from .model.simulate import SpikingRun

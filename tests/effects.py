@@ -21,7 +21,8 @@ from safetensors.numpy import load_file
 from tiny import contents, log_lines, run
 
 from nanospike.arrays.workers import Workers
-from nanospike.data.text import collate, load_tokenizer
+from nanospike.data.text import collate
+from nanospike.data.tokenizer import load_tokenizer
 from nanospike.results import inference
 
 CLOCKS = ("seconds", "total_seconds", "training", "peak_memory_mb", "options")  # of results, no effect of an option

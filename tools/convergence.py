@@ -19,7 +19,8 @@ from nanospike.arrays.workers import Workers
 from nanospike.config.errors import InputError
 from nanospike.config.options import option, parse, require_at_least
 from nanospike.data.tasks import find_task, read_split
-from nanospike.data.text import encode, load_tokenizer
+from nanospike.data.text import encode
+from nanospike.data.tokenizer import load_tokenizer
 from nanospike.files.bundled import bundled
 from nanospike.files.model_files import write_json
 from nanospike.model.simulate import SpikingRun

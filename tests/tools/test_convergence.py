@@ -12,7 +12,8 @@ from tiny import run
 
 import nanospike
 from nanospike.data.tasks import find_task, read_split
-from nanospike.data.text import collate, encode, load_tokenizer
+from nanospike.data.text import collate, encode
+from nanospike.data.tokenizer import load_tokenizer
 from nanospike.files.bundled import bundled
 
 SVG = "{http://www.w3.org/2000/svg}"

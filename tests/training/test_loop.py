@@ -14,7 +14,8 @@ from tiny import CORPUS, contents, edit_json, interrupt, log_lines, run, write_s
 from nanospike import InputError, distill, finetune, init_student, load_teacher
 from nanospike.arrays import workers
 from nanospike.data.corpus import read_corpus
-from nanospike.data.text import Encoded, collate, load_tokenizer
+from nanospike.data.text import Encoded, collate
+from nanospike.data.tokenizer import load_tokenizer
 from nanospike.training import resume, stability, teaching
 from nanospike.training.loop import Run, Stage
 from nanospike.training.optim import AdamW
