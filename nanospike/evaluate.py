@@ -16,7 +16,7 @@ from .files.bundled import bundled
 from .files.model_files import require_empty, write_json
 from .glue import TASK_HELP, run_tasks
 from .model.neuron import SPIKES
-from .model.simulate import DRIVES, SpikingRun
+from .model.simulate import ARITHMETICS, DRIVES, SpikingRun
 from .model.student import load_student
 from .model.student_teacher import load_any_teacher
 from .results.energy import energy_table, of_results
@@ -79,6 +79,12 @@ class Evaluate(OwnFiles):
     margin_decay: float = option(
         "at time step t, a lead of MARGIN / t^DECAY is enough; 1: as the error of a spiking rate falls", 0.0
     )
+    arithmetic: str = option(
+        "numbers of the spiking runs; integer: whole ones only, of students with --operators shift and --weights "
+        "ternary or binary",
+        "float",
+        choices=ARITHMETICS,
+    )
     energy: bool = option("also count all operations, and what they would cost: a table, and energy.json", False)
 
     def __post_init__(self):
@@ -126,6 +132,7 @@ def prepare(options):
         data_dir=None if options.own else options.data_dir or bundled("text"),
         **neuron_options(options, student),
     )
+    student.require_run(replace(spiking_run(options), time_steps=max(options.time_steps)))
     require_label_order(student.raw_config, task, f"--model {options.model}")
     if student.config.num_labels != task.num_labels:
         found = student.config.num_labels
@@ -215,7 +222,7 @@ def tested(options, task, student, name, data, index):
 
 
 def spiking_run(options):
-    names = ("drive", "spikes", "initial", "window", "margin", "margin_decay")
+    names = ("drive", "spikes", "initial", "window", "margin", "margin_decay", "arithmetic")
     return SpikingRun(**{name: getattr(options, name) for name in names}, count=options.energy)
 
 
@@ -236,7 +243,9 @@ def neuron_options(options, student):
     config = student.config
     if config.activation == "ann":
         if given := [
-            flag(n) for n in ("drive", "spikes", "margin", "energy") if getattr(options, n) not in (None, False)
+            flag(n)
+            for n in ("drive", "spikes", "margin", "energy", "arithmetic")
+            if getattr(options, n) not in (None, False, "float")
         ]:
             raise InputError(f"{', '.join(given)}: {student.directory} is an ordinary BERT: it has no spikes")
         return {"drive": None, "spikes": None}

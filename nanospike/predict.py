@@ -11,6 +11,7 @@ from .config.errors import InputError
 from .config.options import option, parse, require_at_least
 from .files.bundled import bundled
 from .files.model_files import finite
+from .model.simulate import ARITHMETICS
 from .results.classifier import ANYTIME_STEPS, AUTO, Classifier, predict
 from .results.stream import as_they_come, lines_of
 from .start import command
@@ -38,6 +39,12 @@ class Predict:
         "print one JSON object per text instead; a line of standard input may then be a JSON text, a list of the two "
         'texts of a pair, or an object with "text", perhaps "pair", and what else is to be printed with the answer',
         False,
+    )
+    arithmetic: str = option(
+        "numbers of the simulation; integer: whole ones only, of students with shift operators and ternary or binary "
+        "weights",
+        "float",
+        choices=ARITHMETICS,
     )
     seed: int = option("accepted for uniformity: prediction draws no random numbers", 0)
     device: str = option("where to compute", "cpu", choices=("cpu", "cuda"))
@@ -104,7 +111,9 @@ def main(argv=None):
     if options.texts and not any(t.strip() for t in options.texts):
         raise InputError("no text given: expected texts as arguments, or lines on standard input")
     model = options.model or bundled("student")
-    classify = Classifier(model, options.time_steps, options.device, options.workers, quiet=False)
+    classify = Classifier(
+        model, options.time_steps, options.device, options.workers, quiet=False, arithmetic=options.arithmetic
+    )
     if options.texts:
         batches = [[plain_request(t) for t in options.texts]]
     else:

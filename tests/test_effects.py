@@ -103,11 +103,12 @@ def simulated(option):
     """Gaps and spikes of both runs are those of the library's simulation with this option."""
 
     def check(first, second, p):
-        student, batch, row = nanospike.load_student(p / "student"), dev_by_hand(p), EVALUATE[option]
+        batch, row = dev_by_hand(p), EVALUATE[option]
+        student = nanospike.load_student(row.given.get("model", "{p}/student").format(p=p))
         settled = student.equilibrium(*batch.inputs).hidden_states[-1]
         real = batch.mask[:, :, None]
         for found, value in ((first, row.one), (second, row.other)):
-            how = {"drive": "differential"} | row.given | {option: value}
+            how = {"drive": "differential"} | {k: v for k, v in row.given.items() if k != "model"} | {option: value}
             run = student.simulate(*batch.inputs, time_steps=4, record=[2, 4], **how)
             for t in (2, 4):
                 gap = (np.abs(run.output_rates[t] - settled) * real).sum() / (real.sum() * settled.shape[2])
@@ -335,6 +336,7 @@ EVALUATE = {
     "spikes": Row("binary", "corrective", "scores", check=simulated("spikes")),
     "initial": Row(0.5, 0.3, "scores", check=simulated("initial")),
     "window": Row(0, 0.4, "scores", check=simulated("window")),
+    "arithmetic": Row("float", "integer", "scores", given={"model": "{p}/shift"}, check=simulated("arithmetic")),
     "max_length": Row(128, 4, "scores said"),
     "batch_size": Row(16, 3, "batches"),
     "output_dir": Row(None, "{out}/mine", "files", check=left("mine/eval_results.json")),
@@ -369,6 +371,7 @@ PREDICT = {
     "model": Row("{p}/student", "{p}/loop", "lines"),
     "time_steps": Row(1, 8, "lines"),
     "json": Row(False, True, "lines", check=lambda one, other, p: json.loads(other.lines[0])["label"]),
+    "arithmetic": Row("float", "integer", "lines", given={"model": "{p}/shift"}),
     "seed": Row(0, 1, alike="lines seeds"),  # nothing is drawn
     "device": NO_GPU,
     "workers": Row(1, 2, "pools", given={"texts": ("a joy",) * 40}),
@@ -426,7 +429,8 @@ def p(tmp_path_factory):
     (root / "corpus.txt").write_text(CORPUS)
     (root / "more.txt").write_text("\n".join(CORPUS.splitlines()[2:]) + "\n")
     teacher = nanospike.load_teacher(root / "teacher")
-    for name, more in (("student", {}), ("loop", LOOP), ("ann", {"activation": "ann"})):
+    low_bit = {"operators": "shift", "weights": "ternary"}
+    for name, more in (("student", {}), ("loop", LOOP), ("ann", {"activation": "ann"}), ("shift", low_bit)):
         student = nanospike.init_student(asdict(teacher.config) | more, teacher, seed=1)
         student.save(root / name)
     return root

@@ -31,6 +31,17 @@ def simulate_integer(student, inputs, how):
     student: one that computes with low-bit weights (Student.computing). inputs: (ids, mask, segments) (B, L), known to
     be right. InputError names what cannot be run so, or for so many time steps.
     """
+    constants = constants_for(student, how)
+    unit = constants.logit_scale
+    if how.margin is not None:  # logits are in units of logit_scale / t
+        how = replace(how, margin=how.margin / unit, margin_decay=how.margin_decay - 1)
+    neurons = IntegerNeurons(how, student.config, constants, inputs[1])
+    found = simulate(IntegerNetwork.on(constants, student, *inputs), neurons)
+    return _scaled(found, unit, student.tree["classifier"]["bias"].dtype)
+
+
+def constants_for(student, how):
+    """The integer.Integers of a student for a SpikingRun; InputError as above."""
     require_integer(student.config, student.device)
     constants = integers(student.tree, student.config)
     longest, population = constants.longest()
@@ -39,12 +50,7 @@ def simulate_integer(student, inputs, how):
             f"time steps: found {how.time_steps}, expected at most {longest} with arithmetic integer: after more, the "
             f"sums of {population} can pass 32 bits"
         )
-    unit = constants.logit_scale
-    if how.margin is not None:  # logits are in units of logit_scale / t
-        how = replace(how, margin=how.margin / unit, margin_decay=how.margin_decay - 1)
-    neurons = IntegerNeurons(how, student.config, constants, inputs[1])
-    found = simulate(IntegerNetwork.on(constants, student, *inputs), neurons)
-    return _scaled(found, unit, student.tree["classifier"]["bias"].dtype)
+    return constants
 
 
 def _scaled(found, unit, dtype):

@@ -27,7 +27,7 @@ from . import bert, equilibrium, loss, recurrence
 from .bert import TeacherOutput
 from .counting import Neuron, lines
 from .equilibrium import Loop
-from .integer_run import simulate_integer
+from .integer_run import constants_for, simulate_integer
 from .operations import parts
 from .penalty import jacobian_penalty
 from .quantise import low_bit, low_bit_names, quantised, split
@@ -183,6 +183,14 @@ class Student:
             arithmetic=arithmetic,
         )  # fmt: skip
         return self.run(inputs, how)
+
+    def require_run(self, how):
+        """InputError where a SpikingRun is not for this student, or in integers not for so many time steps."""
+        if self.config.activation == "ann" and how.arithmetic == "float":
+            return
+        how = how.resolved(self.config)
+        if how.arithmetic == "integer":
+            constants_for(self.computing(), how)
 
     def run(self, inputs, how):
         """The Simulation of a SpikingRun, for inputs (ids, mask, segments) that are known to be right."""

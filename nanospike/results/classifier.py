@@ -3,6 +3,7 @@
 import math
 import threading
 from collections.abc import Mapping, Set
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,16 +34,21 @@ class Classifier:
 
     time_steps: an int; None: what the student recommends, else PREDICT_STEPS; "auto": anytime inference, each text runs
     until its decision is clear, at most ANYTIME_STEPS. workers: threads that share a list's texts; 0: one per core.
+    arithmetic: "integer": whole numbers only, of students with shift operators and ternary or binary weights.
     """
 
-    def __init__(self, directory, time_steps=None, device="cpu", workers=0, batch_size=AT_A_TIME, quiet=True):
-        self._given = (directory, time_steps, device, workers, batch_size, quiet)
+    def __init__(
+        self, directory, time_steps=None, device="cpu", workers=0, batch_size=AT_A_TIME, quiet=True, arithmetic="float"
+    ):  # fmt: skip
+        self._given = (directory, time_steps, device, workers, batch_size, quiet, arithmetic)
         self.batch_size, self.quiet = batch_size, quiet
         self.student = load_student(directory, device)
         require_head(self.student)
         if self.student.config.activation == "ann":
             raise InputError(f"{directory}: an ordinary BERT (activation ann): it has no spikes to run")
-        self.how = _how(time_steps, self.student.raw_config, Path(directory) / "config.json")
+        how = _how(time_steps, self.student.raw_config, Path(directory) / "config.json")
+        self.how = replace(how, arithmetic=arithmetic)
+        self.student.require_run(self.how)
         self.names = label_names(directory)
         self.workers = Workers(workers, device)
         self._tokenizer = load_tokenizer(directory, self.student.config.vocab_size)
@@ -91,10 +97,10 @@ class Classifier:
         return {"label": self.names.get(best, str(best)), "score": float(odds[best] / odds.sum())}
 
 
-def predict(directory, texts, time_steps=None, device="cpu", batch_size=AT_A_TIME, workers=0):
+def predict(directory, texts, time_steps=None, device="cpu", batch_size=AT_A_TIME, workers=0, arithmetic="float"):
     """[{label, score, time_steps}] of a list of texts and pairs of texts: a Classifier that is asked once."""
     texts = checked_texts(texts, "predict")
-    return Classifier(directory, time_steps, device, workers, batch_size, quiet=False).answers(texts)
+    return Classifier(directory, time_steps, device, workers, batch_size, False, arithmetic).answers(texts)
 
 
 def checked_texts(texts, where):

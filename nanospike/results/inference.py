@@ -110,6 +110,7 @@ def run_student(student, data, time_steps, how=SpikingRun(), batch_size=AT_A_TIM
     facts = {
         "drive": how.drive if spiking else None,
         "spikes": how.spikes if spiking else None,
+        "arithmetic": how.arithmetic if spiking else None,
         "equilibrium_gap": {str(t): sum(f["gaps"][t] for f in found) / tokens for t in steps},
         "mean_rate": mean("firing"),
         "spiking_mean_rate": mean("fired") if steps else None,
@@ -239,7 +240,10 @@ def table(results):
     else:  # of a student without a task there is nothing to score
         lines += [f"  {'equilibrium gap, T = ' + t:<28}{gap:8.4f}" for t, gap in results["equilibrium_gap"].items()]
     if results["spiking"]:
-        lines.append(f"  spike by spike ({results['drive']} drive, {results['spikes']} spikes)      equilibrium gap")
+        whole = ", integers" if results["arithmetic"] == "integer" else ""
+        lines.append(
+            f"  spike by spike ({results['drive']} drive, {results['spikes']} spikes{whole})      equilibrium gap"
+        )
     for t in results["spiking"]:
         gap = f"{results['equilibrium_gap'][t]:15.4f}"
         lines.append(f"    {'T = ' + t:<26}{_percent(results, 'spiking', t, between=gap)}")
