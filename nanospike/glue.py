@@ -12,7 +12,7 @@ from .data.tasks import TASKS, find_task, submission_name
 from .files.model_files import read_json, require_empty, write_json
 from .results.inference import VARIANTS
 from .training.parallel import world
-from .training.resume import ARGS, has_checkpoint, last_checkpoint
+from .training.resume import has_checkpoint, last_checkpoint, stopped_early
 
 RESULTS = "eval_results.json"  # what a command leaves behind when it is done with a task
 SHARED = ("metric", "examples", "metrics", *VARIANTS)  # of a task's results, what the results of all repeat
@@ -73,12 +73,8 @@ def _of_task(options, name, models):
 
 
 def _begun(directory):
-    """Whether --resume can go on in the directory of one task; what was stopped before its first checkpoint goes."""
-    if has_checkpoint(directory):
-        return True
-    if (directory / ARGS).exists() and not (directory / RESULTS).exists():
-        shutil.rmtree(directory)
-    return False
+    """Whether the run of one task was begun in its directory."""
+    return has_checkpoint(directory) or (stopped_early(directory) and not (directory / RESULTS).exists())
 
 
 def _check(options, prepare, plans):

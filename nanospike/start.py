@@ -1,7 +1,9 @@
 """What every command does at its start and its end: one voice for errors, the options shown and saved."""
 
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from contextlib import contextmanager
@@ -9,11 +11,13 @@ from pathlib import Path
 
 from .config.errors import InputError
 from .config.options import plain
+from .files.lock import Lock
 from .files.model_files import require_empty, write_json
 from .training.loop import Stopped
 from .training.parallel import World, world
-from .training.resume import ARGS, last_checkpoint
+from .training.resume import ARGS, LOG, require_resumable, stopped_early
 
+_locks = []  # of the output directories of this command
 CLOSED_PIPE = 128 + 13
 
 
@@ -29,7 +33,7 @@ def command(main, processes=1):
         here = world()
         if processes and here.size > processes:
             raise InputError(f"this command runs in one process, found {here.size}; start it without mpiexec")
-        with quiet_without_a_reader(), here.one_voice():
+        with terminated_as_interrupted(here), quiet_without_a_reader(), here.one_voice():
             main()
         here.wait()
     except (InputError, OSError) as error:
@@ -44,6 +48,23 @@ def command(main, processes=1):
         if here.size == 1:
             raise
         here.stop(traceback.format_exc(), 1)
+    finally:
+        while _locks:
+            _locks.pop().release()
+
+
+@contextmanager
+def terminated_as_interrupted(here):
+    """Within it, SIGTERM is a Ctrl-C, unless the process was told to do something else, or is one of several."""
+    default = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and here.size == 1
+    if not default or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager
@@ -73,7 +94,7 @@ def require_startable(options):
 
 def _require_startable(options):
     if options.resume:
-        last_checkpoint(options)
+        require_resumable(options)
     else:
         require_empty(options.output_dir)
 
@@ -86,6 +107,10 @@ def begin(options):
 def _begin(options):
     _require_startable(options)
     Path(options.output_dir).mkdir(parents=True, exist_ok=True)
+    _locks.append(Lock(options.output_dir))
+    if stopped_early(options.output_dir):
+        (Path(options.output_dir) / LOG).unlink(missing_ok=True)
+        print("stopped before its first checkpoint: from the beginning", file=sys.stderr)
     announce(options)
     write_json(Path(options.output_dir) / ARGS, plain(options))
 

@@ -103,7 +103,8 @@ class Run:
 
     def train(self, stages):
         """Train the stages in turn; returns a summary {stage: {steps, loss, seconds}}."""
-        position, summary, restored = self._restore() if self.options.resume else ({}, {}, None)
+        begun = self.options.resume and self.world.once(has_checkpoint, self.options.output_dir)
+        position, summary, restored = self._restore() if begun else ({}, {}, None)
         self.world.require_same(self.parameters)
         for stage in stages:
             if stage.name in summary:  # it was done before the run was interrupted
@@ -126,25 +127,31 @@ class Run:
 
     @contextmanager
     def _finishing_the_step_on_interrupt(self):
-        """The first Ctrl-C ends the run after the step it falls in, and saves; the second ends it at once.
+        """The first Ctrl-C, or SIGTERM, ends the run after the step it falls in, and saves; the second ends it at once.
 
-        Where SIGINT is ignored, as in a job that a shell runs in the background, it stays so.
+        Where SIGINT is ignored, as in a job that a shell runs in the background, it stays so. Of several processes
+        SIGTERM is left to their launcher, which sends it when one of them has failed.
         """
-        ignored = signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None)
-        if ignored or threading.current_thread() is not threading.main_thread():
-            yield
-            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        if before[signal.SIGINT] in (signal.SIG_IGN, None):
+            del before[signal.SIGINT]
+        if self.world.size > 1 or before[signal.SIGTERM] not in (signal.SIG_DFL, signal.default_int_handler):
+            del before[signal.SIGTERM]
+        if threading.current_thread() is not threading.main_thread():
+            before = {}
 
         def note(signum, frame):
             self.signalled = True
             self.interrupted = self.world.size == 1
-            signal.signal(signal.SIGINT, before)
+            signal.signal(signum, before[signum])
 
-        before = signal.signal(signal.SIGINT, note)
+        for number in before:
+            signal.signal(number, note)
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _diverged(self, what, stage, step, optimizer, summary):
         """The InputError of a divergence, whose last good checkpoint --resume goes on from at a lower rate.

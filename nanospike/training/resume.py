@@ -33,7 +33,12 @@ KEEP = 2  # checkpoints
 LOG, ARGS = "train_log.jsonl", "training_args.json"  # in the output directory
 MAY_CHANGE = {"output_dir", "resume", "device", "workers", "log_every", "save_every"}  # on --resume
 REMEDIES = {"learning_rate", "warmup", "clip_norm"}  # may change too, after a divergence
+LENGTHS = ("epochs", "max_steps", "stages")
 NEEDED = {"stage", "step", "updates", "summary", "options", "saved"}  # in state.json
+KINDS = {  # of what is in it
+    **{"stage": str, "step": int, "updates": int, "summary": dict, "options": dict, "saved": int | float},
+    **{"score": int | float | None, "log_norm": int | float | None, "exploded": int, "workers": list},
+}
 TENSORS = ("model.safetensors", "optimizer.safetensors")
 
 
@@ -89,16 +94,37 @@ def last_checkpoint(options):
     """(directory, state) of the checkpoint from which --resume goes on; InputError if it is of another run."""
     whole, damaged = _checkpoints(options.output_dir)
     if not whole:
-        but = f" that is whole: {'; '.join(damaged.values())}" if damaged else ""
+        but = f" that is whole: {'; '.join(damaged.values())}; remove it, to begin anew" if damaged else ""
         raise InputError(f"--resume: {options.output_dir} has no checkpoint{but}")
     place, state = whole[-1]
-    now, then = (_decisive(o) for o in (plain(options), state["options"]))
-    may_change = MAY_CHANGE | (REMEDIES if "diverged" in state else set())
+    _require_same(options, state["options"], MAY_CHANGE | (REMEDIES if "diverged" in state else set()))
+    return place, state
+
+
+def require_resumable(options):
+    """InputError unless --resume can go on from a checkpoint of the same run, or begin it again before its first."""
+    if stopped_early(options.output_dir):
+        _require_same(options, read_json(Path(options.output_dir) / ARGS), MAY_CHANGE)
+    else:
+        last_checkpoint(options)
+
+
+def stopped_early(directory):
+    """Whether a run was begun in the directory and left no checkpoint, not even a damaged one."""
+    return (Path(directory) / ARGS).exists() and not any(_checkpoints(directory))
+
+
+def _require_same(options, then, may_change):
+    """InputError if the options of the run that was begun, a dict, are others but for the names in may_change."""
+    now, then = _decisive(plain(options)), _decisive(then)
     defaults = {f.name: plain_value(f.default) for f in fields(options)}  # of an option the run was begun without
     defaults |= {name: plain_value(value) for name, value in MADE_OF.items()}
     if changed := [flag(k) for k in now if k not in may_change and now[k] != then.get(k, defaults[k])]:
-        raise InputError(f"--resume: other values of {', '.join(changed)} than in the run in {options.output_dir}")
-    return place, state
+        longer = {flag(name) for name in LENGTHS} & set(changed)
+        hint = "; to train what it left further, name it as --model or --init of a new run" if longer else ""
+        raise InputError(
+            f"--resume: other values of {', '.join(changed)} than in the run in {options.output_dir}{hint}"
+        )
 
 
 def note_divergence(options, what):
@@ -158,14 +184,30 @@ def _checkpoints(directory):
     for place in (p for p in (Path(directory) / "checkpoints").glob("[!.]*") if p.is_dir()):
         try:
             state = read_json(place / "state.json")
-            if missing := sorted(NEEDED - state.keys()):
-                raise InputError(f"{place / 'state.json'}: no {', '.join(missing)} in it")
+            _require_state(state, place / "state.json")
             for name in TENSORS:
                 require_whole(place / name)
             whole.append((place, state))
         except InputError as error:
             damaged[place] = str(error)
-    return sorted(whole, key=lambda found: found[1]["saved"]), damaged
+    return sorted(whole, key=lambda found: _progress(found[1])), damaged
+
+
+def _progress(state):
+    """How far a run was: the clock, which may have been set, is not asked."""
+    stages = state["options"].get("stages") or []
+    return (stages.index(state["stage"]) if state["stage"] in stages else 0, state["step"])
+
+
+def _require_state(state, path):
+    """InputError unless a state.json has what --resume reads of it."""
+    if missing := sorted(NEEDED - state.keys()):
+        raise InputError(f"{path}: no {', '.join(missing)} in it")
+    for name, kind in KINDS.items():
+        if name in state and not (isinstance(state[name], kind) and not isinstance(state[name], bool)):
+            raise InputError(f"{path}: {name}: found {str(state[name])[:80]!r}, expected {kind}")
+    if not isinstance(state["options"].get("stages", []), (list, type(None))):
+        raise InputError(f"{path}: options: stages: expected a list")
 
 
 def _named_moments(optimizer):
