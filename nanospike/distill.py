@@ -102,7 +102,7 @@ def read_data(options, teacher, task, own=None):
     "general" is a corpus.Corpus, and all there is of a headless run. own: {split: Examples} of files of one's own.
     """
     tokenizer = load_tokenizer(teacher.directory, teacher.config.vocab_size)
-    length = min(options.max_length, teacher.config.max_position_embeddings)
+    length = min(options.max_length, teacher.config.usable_positions)
     if headless(options, teacher):
         return {"general": read_corpus(options.corpus, tokenizer, length)}, tokenizer
     if own is not None:

@@ -260,7 +260,7 @@ def neuron_options(options, student):
 
 
 def encoded(options, model, examples):
-    length = min(options.max_length, model.config.max_position_embeddings)
+    length = min(options.max_length, model.config.usable_positions)
     data = encode(load_tokenizer(model.directory, model.config.vocab_size), examples.texts, length, examples.labels)
     require_segments(data, model.config, model.directory)
     return data

@@ -86,7 +86,7 @@ def prepare(options):
     else:
         task = find_task(options.task)
         splits = {s: e for name in ("train", "dev") for s, e in read_splits(task, options.data_dir, name).items()}
-    length = min(options.max_length, teacher.config.max_position_embeddings)
+    length = min(options.max_length, teacher.config.usable_positions)
     data = encode_splits(tokenizer, splits, length)
     require_segments(data["train"], teacher.config, options.model)
     options = with_class_weights(options, task, data["train"].labels)

@@ -92,6 +92,25 @@ def gelu(x):
     return x * cdf, vjp
 
 
+def gelu_tanh(x):
+    """gelu, its distribution function by a tanh (Hendrycks & Gimpel 2016, section 2).   any shape"""
+    xp = namespace(x)
+    scale, cubic = math.sqrt(2 / math.pi), 0.044715
+    square = x * x
+    t = xp.tanh(scale * x * (1 + cubic * square))
+
+    def vjp(dy):
+        return dy * (0.5 * (1 + t) + 0.5 * scale * x * (1 - t * t) * (1 + 3 * cubic * square))
+
+    return 0.5 * x * (1 + t), vjp
+
+
+def silu(x):
+    """x times its logistic function (Elfwing et al. 2018, arXiv 1702.03118).   any shape"""
+    s = 0.5 * (1 + namespace(x).tanh(0.5 * x))  # 1 / (1 + exp(-x)), without an overflow
+    return x * s, lambda dy: dy * s * (1 + x * (1 - s))
+
+
 def relu(x):
     """max(x, 0).   any shape"""
     positive = x.real > 0

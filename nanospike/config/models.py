@@ -7,6 +7,9 @@ from .errors import InputError
 from .operators import chosen, named
 from .options import base_type
 
+ACTIVATIONS = (
+    *("gelu", "gelu_python", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu", "silu", "swish"),
+)  # values of hidden_act
 SIZES = {int: "a whole number of at least 1", float: "a number of at least 0", bool: "true or false"}
 
 
@@ -51,9 +54,9 @@ class BertConfig:
             raise InputError(
                 f"config: hidden_size {self.hidden_size} does not divide into {self.num_attention_heads} heads"
             )
-        for name, only in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
-            if getattr(self, name) != only:
-                raise InputError(f"config: {name}: found {getattr(self, name)!r}, only {only!r} is supported")
+        for name, known in (("hidden_act", ACTIVATIONS), ("position_embedding_type", ("absolute",))):
+            if getattr(self, name) not in known:
+                raise InputError(f"config: {name}: found {getattr(self, name)!r}, expected one of {', '.join(known)}")
 
     @property
     def shifts(self):
@@ -64,6 +67,31 @@ class BertConfig:
     def intermediate_widths(self):
         """How many intermediate neurons each encoder has."""
         return (self.intermediate_size,) * self.num_hidden_layers
+
+    @property
+    def embedding_size(self):
+        """Width of the embedding's tables."""
+        return self.hidden_size
+
+    @property
+    def first_position(self):
+        """Row of the position table for the first token."""
+        return 0
+
+    @property
+    def segments(self):
+        """Whether there is a table of segments."""
+        return True
+
+    @property
+    def head_act(self):
+        """Between the two matrices of the head, if it has two."""
+        return "tanh"
+
+    @property
+    def usable_positions(self):
+        """How many tokens an example may have."""
+        return self.max_position_embeddings - self.first_position
 
     @property
     def fires_queries(self):
@@ -79,6 +107,23 @@ CHOICES = {
     "weights": ("float", "ternary", "binary"),
     "embedding_weights": ("float", "ternary", "binary"),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherConfig(BertConfig):
+    """A BERT or one of its family: what differs among them."""
+
+    embedding_size: int = 0  # width of the embedding's tables; 0: hidden_size, without a projection
+    first_position: int = 0  # row of the position table for the first token
+    segments: bool = True  # whether there is a table of segments
+    head_act: str = "tanh"  # between the two matrices of the head, if it has two
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "embedding_size", self.embedding_size or self.hidden_size)
+        if self.usable_positions < 1:
+            found = f"{self.max_position_embeddings}, of which the first {self.first_position} are for padding"
+            raise InputError(f"config: max_position_embeddings: found {found}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,9 @@ import numpy as np
 
 from ..arrays.backend import namespace, to_device
 from ..config.errors import InputError
+from .tokenizer import frame
 
+MASK_TOKENS = ("[MASK]", "<mask>")
 TEXTS_AT_A_TIME = 4096  # encoded; what the tokenizer returns is ten times as large as the ids
 MASKING = 0x6D61736B  # in its random seeds, so that they are nobody else's
 POOL = 50  # batches whose examples are sorted by length together
@@ -141,12 +143,11 @@ class Masking:
 
     @classmethod
     def of(cls, tokenizer, probability):
-        """Of a BERT's tokenizer; InputError if it has no [MASK]."""
-        piece = tokenizer.token_to_id("[MASK]")
-        if piece is None:
-            raise InputError("--mask: the teacher's tokenizer has no [MASK]")
-        special = {tokenizer.token_to_id(t) for t in ("[CLS]", "[SEP]")} - {None}
-        return cls(probability, piece, tuple(sorted(special)))
+        """Of a tokenizer; InputError if it has no [MASK] and no <mask>."""
+        pieces = [i for i in map(tokenizer.token_to_id, MASK_TOKENS) if i is not None]
+        if not pieces:
+            raise InputError(f"--mask: the teacher's tokenizer has no {' and no '.join(MASK_TOKENS)}")
+        return cls(probability, pieces[0], tuple(sorted(set(frame(tokenizer)))))
 
     def __call__(self, batch, seed):
         """The Batch with other ids. seed: a sequence of ints."""

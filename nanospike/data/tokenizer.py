@@ -24,11 +24,14 @@ SPECIAL_TOKENS = tuple(ROLES.values())
 LIKE_BERT = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
 AS_IT_STANDS = ("PreTrainedTokenizer", "TokenizersBackend")
 NO_FILE = ("BertJapaneseTokenizer", "BertweetTokenizer", "PhobertTokenizer", "BertGenerationTokenizer")
+BYTE_LEVEL = ("RobertaTokenizer", "CamembertTokenizer")  # vocab.json and merges.txt
+BYTE_LEVEL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 STRANGE = "\u0378\ue000 q"  # of no script: an unknown piece, if there is one
 
 
 def load_tokenizer(directory, vocabulary=None):
-    """The `tokenizers.Tokenizer` of a Hugging Face directory: tokenizer.json, or a BERT one made of vocab.txt.
+    """The `tokenizers.Tokenizer` of a Hugging Face directory: tokenizer.json, or a BERT one made of vocab.txt, or a
+    RoBERTa one made of vocab.json and merges.txt.
 
     InputError for one that does not put a piece before and after a text, cannot encode every text, or has an id beyond
     the `vocabulary` word pieces of the model.
@@ -43,10 +46,13 @@ def load_tokenizer(directory, vocabulary=None):
         tokenizer = _from_file(path)
         if kind in LIKE_BERT or not kind:
             _clean_as(tokenizer, settings, path)
+    elif (directory / "merges.txt").exists() and (not kind or kind in BYTE_LEVEL):
+        path = directory / "vocab.json"
+        tokenizer = _byte_level(path, directory / "merges.txt", settings)
     else:
         path = directory / "vocab.txt"
         if not path.exists():
-            raise InputError(f"{directory}: found neither tokenizer.json nor vocab.txt")
+            raise InputError(f"{directory}: found neither tokenizer.json nor vocab.txt, nor vocab.json and merges.txt")
         if kind and kind not in (*LIKE_BERT, *AS_IT_STANDS):
             found = f"found {kind}; vocab.txt alone is for BertTokenizer"
             raise InputError(f"{directory / SETTINGS}: tokenizer_class: {found}")
@@ -133,6 +139,28 @@ def _from_vocabulary(path, settings):
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.add_special_tokens([piece for piece in roles.values() if piece in vocabulary])
     _add_tokens(tokenizer, path.parent, settings)
+    return tokenizer
+
+
+def _byte_level(path, merges, settings):
+    """RoBERTa's tokenizer: pieces of bytes; <s> text </s>, or <s> text </s></s> pair </s>, without segments."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+
+    vocabulary, prefixed = read_json(path), settings.get("add_prefix_space", False)
+    if not isinstance(prefixed, bool):
+        raise InputError(f"{path.parent / SETTINGS}: add_prefix_space: found {prefixed!r}, expected true or false")
+    if missing := [t for t in BYTE_LEVEL_TOKENS[:3] if not isinstance(vocabulary.get(t), int)]:
+        raise InputError(f"{path}: no {', '.join(missing)}")
+    try:
+        tokenizer = Tokenizer(models.BPE.from_file(str(path), str(merges)))
+    except Exception as error:  # the library raises plain Exception
+        raise InputError(f"{path}, {merges.name}: not a tokenizer: {error}") from None
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefixed)
+    tokenizer.decoder = decoders.ByteLevel()
+    first, last = ((t, vocabulary[t]) for t in ("<s>", "</s>"))
+    tokenizer.post_processor = processors.RobertaProcessing(last, first, add_prefix_space=prefixed)
+    known = [AddedToken(t, lstrip=t == "<mask>", special=True) for t in BYTE_LEVEL_TOKENS if t in vocabulary]
+    tokenizer.add_special_tokens(known)
     return tokenizer
 
 

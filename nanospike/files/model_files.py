@@ -22,7 +22,10 @@ from ..config.errors import InputError
 from .packing import PER_BYTE, packed
 from .tensors import Packed, all_finite, pointer, require_directory, stored_tensors
 
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
+TOKENIZER_FILES = (
+    *("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model"),
+    *("tokenizer_config.json", "special_tokens_map.json"),
+)
 LAYER = re.compile(r"encoder\.layer\.([0-9]{1,9})\.")
 NAMED_LAYERS = 1000  # so many can be missed by the names of their tensors
 SAVED_AS = ("float16", "float32", "float64")
@@ -90,14 +93,14 @@ def stored_bits(directory):
     return hugging_face_names(bits)
 
 
-def hugging_face_names(tensors):
-    """Without the prefix `bert.`, with LayerNorm weight and bias for gamma and beta, without position_ids.
+def hugging_face_names(tensors, prefix="bert."):
+    """Without the prefix of the encoder, with LayerNorm weight and bias for gamma and beta, without position_ids.
 
     InputError if two tensors then have one name.
     """
     renamed, given = {}, {}
     for full, tensor in tensors.items():
-        name = full.removeprefix("bert.")
+        name = full.removeprefix(prefix)
         for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
             name = name[: -len(old)] + new if name.endswith("LayerNorm" + old) else name
         if name.endswith("position_ids"):

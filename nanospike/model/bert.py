@@ -15,9 +15,17 @@ from typing import Any
 
 from ..arrays import ops, ops_shift
 from ..arrays.backend import namespace
-from ..arrays.tree import RowSum, child
+from ..arrays.tree import child
 from . import twins
 from .neuron import POPULATIONS
+
+ACTIVATIONS = {  # by the names of config.json; tanh: of heads
+    **dict.fromkeys(("gelu", "gelu_python"), ops.gelu),
+    **dict.fromkeys(("gelu_new", "gelu_fast", "gelu_pytorch_tanh"), ops.gelu_tanh),
+    **dict.fromkeys(("silu", "swish"), ops.silu),
+    "relu": ops.relu,
+    "tanh": ops.tanh,
+}
 
 
 def pass_on(population, current):
@@ -35,14 +43,18 @@ def populations(config):
 
 def parameter_shapes(config, labels=None, pooler=False):
     """{Hugging Face name: shape} of the tensors, matrices (out, in)."""
-    d = config.hidden_size
+    d, e = config.hidden_size, config.embedding_size
     shapes = {
-        "embeddings.word_embeddings.weight": (config.vocab_size, d),
-        "embeddings.position_embeddings.weight": (config.max_position_embeddings, d),
-        "embeddings.token_type_embeddings.weight": (config.type_vocab_size, d),
-        "embeddings.LayerNorm.weight": (d,),
-        "embeddings.LayerNorm.bias": (d,),
+        "embeddings.word_embeddings.weight": (config.vocab_size, e),
+        "embeddings.position_embeddings.weight": (config.max_position_embeddings, e),
+        "embeddings.token_type_embeddings.weight": (config.type_vocab_size, e),
+        "embeddings.LayerNorm.weight": (e,),
+        "embeddings.LayerNorm.bias": (e,),
     }
+    if not config.segments:
+        del shapes["embeddings.token_type_embeddings.weight"]
+    if e != d:
+        shapes |= {"embeddings_project.weight": (d, e), "embeddings_project.bias": (d,)}
     for i, f in enumerate(config.intermediate_widths):
         affine = {
             "attention.self.query": (d, d),
@@ -85,29 +97,33 @@ def operators(config):
         ops_shift.shift_softmax if "softmax" in config.shifts else ops.softmax,
         shift_norm if "norm" in config.shifts else layer_norm,
         shift_norm if "embedding-norm" in config.shifts else layer_norm,
-        bare if "relu" in config.shifts else ops.gelu,
+        bare if "relu" in config.shifts else ACTIVATIONS[config.hidden_act],
     )
 
 
-def embeddings(input_ids, token_type_ids, p, norm):
-    """norm(word + position + segment).   ids (B, L), p = tree["embeddings"]  ->  (B, L, D)
+def embeddings(input_ids, token_type_ids, p, norm, positions=None):
+    """norm(word + position + segment).   ids (B, L), p = tree["embeddings"]  ->  (B, L, E)
 
-    Its vjp(dy, grads) adds parameter gradients and returns nothing.
+    positions (B, L): rows of the position table; None: 0, 1, ... A model may have no segments. Its vjp(dy, grads) adds
+    parameter gradients and returns nothing.
     """
-    if twin := twins.embeddings(p, norm):
+    if twin := twins.embeddings(p, norm, positions):
         return twin(input_ids, token_type_ids, p, norm.keywords["eps"])
+    length, table = input_ids.shape[1], p["position_embeddings"]["weight"]
     word, word_vjp = ops.embedding(input_ids, p["word_embeddings"]["weight"])
-    segment, segment_vjp = ops.embedding(token_type_ids, p["token_type_embeddings"]["weight"])
-    length = input_ids.shape[1]
-    positions = p["position_embeddings"]["weight"]
-    y, norm_vjp = norm(word + positions[:length] + segment, **p["LayerNorm"])
+    rows = namespace(table).arange(length) if positions is None else positions
+    position, position_vjp = ops.embedding(rows, table)
+    total, segment_vjp = word + position, None
+    if "token_type_embeddings" in p:
+        segment, segment_vjp = ops.embedding(token_type_ids, p["token_type_embeddings"]["weight"])
+        total = total + segment
+    y, norm_vjp = norm(total, **p["LayerNorm"])
 
     def vjp(dy, grads):
         dx = norm_vjp(dy, child(grads, "LayerNorm"))
-        table = child(grads, "position_embeddings")
-        rows = table.setdefault("weight", RowSum(positions.shape))
-        rows.add(namespace(dx).arange(length), dx.sum(axis=0))
-        segment_vjp(dx, child(grads, "token_type_embeddings"))
+        position_vjp(dx.sum(axis=0) if positions is None else dx, child(grads, "position_embeddings"))
+        if segment_vjp:
+            segment_vjp(dx, child(grads, "token_type_embeddings"))
         word_vjp(dx, child(grads, "word_embeddings"))
 
     return y, vjp
@@ -273,15 +289,15 @@ def encoders(current, layers, config, attention_mask, flow, differentiable=True)
     return Trace(hidden, scores, vjp if differentiable else None)
 
 
-def classify(hidden, tree, drop=ops.identity):
-    """Logits from the [CLS] state of the last hidden state, through the pooler if the tree has one.
+def classify(hidden, tree, drop=ops.identity, activation=ops.tanh):
+    """Logits from the [CLS] state of the last hidden state, through the pooler and its activation if the tree has one.
 
     hidden (B, L, D)  ->  logits (B, C), vjp(dlogits, grads=None) -> dhidden (B, L, D).
     """
     first, pool_vjp = hidden[:, 0], None
     if "pooler" in tree:
         dense, dense_vjp = ops.linear(first, **tree["pooler"]["dense"])
-        first, pool_vjp = ops.tanh(dense)
+        first, pool_vjp = activation(dense)
     first, drop_vjp = drop(first)
     logits, linear_vjp = ops.linear(first, **tree["classifier"])
 
@@ -303,24 +319,3 @@ class TeacherOutput:
     hidden_states: list
     attention_scores: list
     logits: Any
-
-
-def teacher(tree, config, inputs, flow, differentiable=True):
-    """An ordinary BERT: TeacherOutput and vjp(dhidden, dscores, dlogits, grads), which fills `grads`.
-
-    inputs: input_ids, attention_mask, token_type_ids (B, L).
-    """
-    input_ids, attention_mask, token_type_ids = inputs
-    current, embed_vjp = embeddings(input_ids, token_type_ids, tree["embeddings"], operators(config).embedding_norm)
-    current, current_drop = flow.drop(current)
-    trace = encoders(current, tree["encoder"]["layer"], config, attention_mask, flow, differentiable)
-    logits, head_vjp = classify(trace.hidden_states[-1], tree, flow.drop) if "classifier" in tree else (None, None)
-
-    def vjp(dhidden, dscores, dlogits, grads):
-        dhidden = list(dhidden) if dhidden else [None] * len(trace.hidden_states)
-        if dlogits is not None:
-            dlast = head_vjp(dlogits, grads)
-            dhidden[-1] = dlast if dhidden[-1] is None else dhidden[-1] + dlast
-        embed_vjp(current_drop(trace.vjp(dhidden, dscores, grads)), child(grads, "embeddings"))
-
-    return TeacherOutput(trace.hidden_states, trace.attention_scores, logits), vjp

@@ -12,6 +12,7 @@ from ..config.models import StudentConfig, read_config
 from ..files.model_files import placed
 from . import bert, equilibrium, loss, recurrence
 from .equilibrium import thresholds
+from .families import student_embeddings, student_shape
 from .student import Student, fresh_distill_map
 
 # Powers of v_th with which a teacher's weights and biases become a student's: its neurons send I / v_th instead of I.
@@ -99,9 +100,10 @@ def _size_differences(config, theirs):
             found.append(f"{name} {getattr(config, name)} for {getattr(theirs, name)}")
     if set(theirs.intermediate_widths) - {theirs.intermediate_size} or config.intermediate_sizes:
         found.append("intermediate_sizes, for neurons were removed")
+    most = student_shape(theirs)
     for name in ("max_position_embeddings", "type_vocab_size"):
-        if getattr(config, name) > getattr(theirs, name):
-            found.append(f"{name} {getattr(config, name)} for {getattr(theirs, name)}")
+        if getattr(config, name) > most[name]:
+            found.append(f"{name} {getattr(config, name)} for {most[name]}")
     return ", ".join(found)
 
 
@@ -109,10 +111,8 @@ def _from_teacher(config, teacher, layer_map):
     """The teacher's tensors that a student of this config starts from, under the student's names."""
     theirs = teacher.config
     layers = loss.teacher_layers(config.num_hidden_layers, theirs.num_hidden_layers, layer_map)
-    tensors = {}
+    tensors = student_embeddings(teacher)
     for name, value in teacher.parameters().items():
-        if name.startswith("embeddings."):
-            tensors[name] = value
         for i, layer in enumerate(layers[1:]):
             if name.startswith(f"encoder.layer.{layer - 1}."):
                 tensors[name.replace(f"layer.{layer - 1}.", f"layer.{i}.", 1)] = value

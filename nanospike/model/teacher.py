@@ -1,15 +1,16 @@
 """The teacher as an object: load it, call it, save it."""
 
 import warnings
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from ..arrays import ops
 from ..arrays.backend import float_dtype, library, namespace, to_device
-from ..arrays.tree import leaves, nest
+from ..arrays.tree import child, leaves, nest
 from ..config.errors import InputError
-from ..config.models import BertConfig, declared_labels, read_config
+from ..config.models import declared_labels
 from ..files.model_files import (
     fit_tensors,
     hugging_face_names,
@@ -21,6 +22,7 @@ from ..files.model_files import (
 )
 from ..files.tensors import require_directory
 from . import bert
+from .families import BERT, family_of
 
 OTHER_HEADS = ("ForTokenClassification", "ForMultipleChoice", "ForQuestionAnswering", "ForNextSentencePrediction")
 
@@ -33,8 +35,8 @@ def checked_inputs(config, xp, input_ids, attention_mask, token_type_ids):
     for name, array in (("attention_mask", mask), ("token_type_ids", types)):
         if array.shape != ids.shape:
             raise InputError(f"{name}: found shape {array.shape}, expected that of input_ids, {ids.shape}")
-    if ids.shape[1] > config.max_position_embeddings:
-        raise InputError(f"input_ids: {ids.shape[1]} tokens, the model has {config.max_position_embeddings} positions")
+    if ids.shape[1] > config.usable_positions:
+        raise InputError(f"input_ids: {ids.shape[1]} tokens, the model has {config.usable_positions} positions")
     for name, array, limit in (
         ("attention_mask", mask, 2),
         ("input_ids", ids, config.vocab_size),
@@ -56,63 +58,113 @@ def _ids(xp, values, name):
     return xp.asarray(array, np.int64)
 
 
-class Teacher:
-    """An ordinary BERT. Call it with ids (B, L) for its hidden states, attention scores and logits.
+def positions_of_real(input_ids, attention_mask, first):
+    """Rows of the position table (B, L) of a model that counts real tokens from row `first`, the row of padding + 1.
 
-    config: a BertConfig; tree: its parameters, nested; directory: where its tokenizer is.
+    What has the id of padding, first - 1, is not counted either.
+    """
+    real = ((attention_mask != 0) & (input_ids != first - 1)).astype(input_ids.dtype)
+    return real.cumsum(axis=1) * real + first - 1
+
+
+def run(tree, config, inputs, flow, differentiable=True):
+    """An ordinary BERT: TeacherOutput and vjp(dhidden, dscores, dlogits, grads), which fills `grads`.
+
+    inputs: input_ids, attention_mask, token_type_ids (B, L).
+    """
+    input_ids, attention_mask, token_type_ids = inputs
+    first, norm = config.first_position, bert.operators(config).embedding_norm
+    positions = positions_of_real(input_ids, attention_mask, first) if first else None
+    current, embed_vjp = bert.embeddings(input_ids, token_type_ids, tree["embeddings"], norm, positions)
+    current, current_drop = flow.drop(current)
+    projected, project_vjp = ops.identity(current)
+    if "embeddings_project" in tree:
+        projected, project_vjp = ops.linear(current, **tree["embeddings_project"])
+    trace = bert.encoders(projected, tree["encoder"]["layer"], config, attention_mask, flow, differentiable)
+    logits, head_vjp = None, None
+    if "classifier" in tree:
+        logits, head_vjp = bert.classify(trace.hidden_states[-1], tree, flow.drop, bert.ACTIVATIONS[config.head_act])
+
+    def vjp(dhidden, dscores, dlogits, grads):
+        dhidden = list(dhidden) if dhidden else [None] * len(trace.hidden_states)
+        if dlogits is not None:
+            dlast = head_vjp(dlogits, grads)
+            dhidden[-1] = dlast if dhidden[-1] is None else dhidden[-1] + dlast
+        dprojected = trace.vjp(dhidden, dscores, grads)
+        owed = (child(grads, "embeddings_project"),) if "embeddings_project" in tree else ()
+        embed_vjp(current_drop(project_vjp(dprojected, *owed)), child(grads, "embeddings"))
+
+    return bert.TeacherOutput(trace.hidden_states, trace.attention_scores, logits), vjp
+
+
+class Teacher:
+    """A BERT or one of its family. Call it with ids (B, L) for its hidden states, attention scores and logits.
+
+    config: a BertConfig; tree: its parameters, nested, under BERT's names; directory: where its tokenizer is.
     """
 
-    def __init__(self, config, tree, device="cpu", directory=None, raw_config=None):
+    def __init__(self, config, tree, device="cpu", directory=None, raw_config=None, family=BERT):
         self.config, self.tree, self.device, self.directory = config, tree, device, directory
-        self.raw_config = raw_config or {}
+        self.raw_config, self.family = raw_config or {}, family
 
     def __call__(self, input_ids, attention_mask=None, token_type_ids=None):
         inputs = checked_inputs(self.config, library(self.device), input_ids, attention_mask, token_type_ids)
         return self.forward(inputs, differentiable=False)[0]
 
     def forward(self, inputs, flow=bert.Flow(), differentiable=True):  # noqa: B008
-        """(TeacherOutput, vjp) of arrays that are known to be right; see bert.teacher."""
-        return bert.teacher(self.tree, self.config, inputs, flow, differentiable)
+        """(TeacherOutput, vjp) of arrays that are known to be right; see run."""
+        return run(self.tree, self.config, inputs, flow, differentiable)
 
     def parameters(self):
-        """{Hugging Face name: the live array}."""
+        """{BERT's Hugging Face name: the live array}."""
         return dict(leaves(self.tree))
 
     def save(self, directory, dtype=None):
-        config = self.raw_config | asdict(self.config) | {"model_type": "bert"}
-        write_model(directory, config, self.parameters(), self.directory, dtype)
+        """Write config.json, model.safetensors, under the names of its family, and the tokenizer."""
+        config = self.raw_config | self.family.raw_config(self.config, "classifier" in self.tree)
+        tensors = self.parameters()
+        names = self.family.file_names(tensors)
+        write_model(directory, config, {names[n]: t for n, t in tensors.items()}, self.directory, dtype)
 
 
 def load_teacher(directory, device="cpu", dtype="float32"):
-    """The BERT in a Hugging Face directory (config.json, model.safetensors or its shards, a tokenizer).
+    """The BERT, or one of its family, in a Hugging Face directory (config.json, model.safetensors or its shards, a
+    tokenizer).
 
-    Names with or without `bert.`, LayerNorm gamma/beta or weight/bias, float16 and bfloat16 tensors; pooler and
-    classifier are used if present. InputError names what is missing or mis-shaped; unexpected tensors are a warning.
+    Names with or without the prefix of the encoder (`bert.`), LayerNorm gamma/beta or weight/bias, float16 and bfloat16
+    tensors; pooler and classifier are used if present. InputError names what is missing or mis-shaped; unexpected
+    tensors are a warning.
     """
     directory, kind = Path(directory), float_dtype(dtype)
     library(device)
     require_directory(directory)
-    raw = read_json(directory / "config.json")
-    if raw.get("model_type", "bert") != "bert":
-        raise InputError(f"{directory / 'config.json'}: model_type: found {raw['model_type']!r}, expected 'bert'")
-    tensors = hugging_face_names(read_model_tensors(directory))
+    config_path = directory / "config.json"
+    raw = read_json(config_path)
+    family = family_of(raw, config_path)
+    config = family.config(raw, declared_labels(raw, config_path) or 2, config_path)
+    tensors = family.our_tensors(hugging_face_names(read_model_tensors(directory), family.prefix))
+    require_depth(config, tensors, directory)
     classifier = tensors.get("classifier.weight")
     if classifier is not None and (other := other_head(raw)):
         warnings.warn(f"{directory}: the classifier of {other} is left out: it does not tell texts apart", stacklevel=2)
         tensors = {n: t for n, t in tensors.items() if not n.startswith("classifier.")}
         classifier = None
-    if classifier is not None and classifier.ndim != 2:
-        raise InputError(f"{directory}: mis-shaped tensors: classifier.weight is {classifier.shape}, expected 2 axes")
-    labels = None if classifier is None else classifier.shape[0]
-    declared = declared_labels(raw, directory / "config.json")
-    if labels is not None and declared not in (None, labels):
-        raise InputError(f"{directory}: classifier.weight has {labels} labels, config.json says {declared}")
-    config = read_config(BertConfig, raw | {"num_labels": labels or declared or 2}, directory / "config.json")
-    require_depth(config, tensors, directory)
-    has_pooler = "pooler.dense.weight" in tensors
-    shapes = bert.parameter_shapes(config, labels, has_pooler)
+    if classifier is not None:
+        config = replace(config, num_labels=_labels(classifier, raw, directory))
+    has_pooler = "pooler.dense.weight" in tensors or (family.pooled and classifier is not None)
+    shapes = bert.parameter_shapes(config, None if classifier is None else config.num_labels, has_pooler)
     tree = nest(placed(fit_tensors(tensors, shapes, (), directory), device, kind, copy=False))
-    return Teacher(config, tree, device, directory, raw)
+    return Teacher(config, tree, device, directory, raw, family)
+
+
+def _labels(classifier, raw, directory):
+    """How many labels a classifier has; InputError where config.json says another number."""
+    if classifier.ndim != 2:
+        raise InputError(f"{directory}: mis-shaped tensors: classifier.weight is {classifier.shape}, expected 2 axes")
+    declared, found = declared_labels(raw, directory / "config.json"), classifier.shape[0]
+    if declared not in (None, found):
+        raise InputError(f"{directory}: classifier.weight has {found} labels, config.json says {declared}")
+    return found
 
 
 def other_head(raw_config):
@@ -125,15 +177,21 @@ def other_head(raw_config):
 
 
 def with_classifier(teacher, labels, seed):
-    """The teacher with a fresh classifier of `labels` outputs, unless it has one of that size already."""
-    tree, d = dict(teacher.tree), teacher.config.hidden_size
+    """The teacher with a fresh classifier of `labels` outputs, unless it has one of that size already.
+
+    Where its family's classifiers have two layers, both are there afterwards.
+    """
+    tree, d, rng = dict(teacher.tree), teacher.config.hidden_size, np.random.default_rng(seed)
+    like = tree["embeddings"]["LayerNorm"]["weight"]
+
+    def fresh(out):
+        weight = (teacher.config.initializer_range * rng.standard_normal((out, d))).astype(like.dtype)
+        bias = np.zeros(out, like.dtype)
+        return {"weight": to_device(weight, teacher.device), "bias": to_device(bias, teacher.device)}
+
     if "classifier" not in tree or tree["classifier"]["weight"].shape[0] != labels:
-        like = tree["embeddings"]["LayerNorm"]["weight"]
-        rng = np.random.default_rng(seed)
-        weight = (teacher.config.initializer_range * rng.standard_normal((labels, d))).astype(like.dtype)
-        tree["classifier"] = {
-            "weight": to_device(weight, teacher.device),
-            "bias": to_device(np.zeros(labels, like.dtype), teacher.device),
-        }
-    config = read_config(BertConfig, asdict(teacher.config) | {"num_labels": labels}, "classifier")
-    return Teacher(config, tree, teacher.device, teacher.directory, teacher.raw_config)
+        tree["classifier"] = fresh(labels)
+    if teacher.family.pooled and "pooler" not in tree:
+        tree["pooler"] = {"dense": fresh(d)}
+    config = replace(teacher.config, num_labels=labels)
+    return Teacher(config, tree, teacher.device, teacher.directory, teacher.raw_config, teacher.family)

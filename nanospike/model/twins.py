@@ -10,6 +10,7 @@ from ..arrays import ops
 from ..arrays.backend import has_kernels, namespace
 from .neuron import POPULATIONS, UNKNOWN, bounds
 
+GELU = ("gelu", "gelu_python")  # values of hidden_act that the twin of an encoder computes
 WIDEST = 16 * 1024  # bytes of a row: the kernels keep three in a block's shared memory
 
 _state = {"fused": True}
@@ -33,7 +34,12 @@ def usable(*arrays):
 
 def encoder(x, p, config, flow, name):
     """The twin of bert.encoder, or None. It has float operators, no dropout, neurons that are a clip or nothing."""
-    if config.shifts or config.fires_queries or not usable(x, p["attention"]["self"]["query"]["weight"]):
+    if (
+        config.shifts
+        or config.fires_queries
+        or config.hidden_act not in GELU
+        or not usable(x, p["attention"]["self"]["query"]["weight"])
+    ):
         return None
     if x.shape[-1] * x.itemsize > WIDEST or flow.drop is not ops.identity or flow.drop_attention is not ops.identity:
         return None
@@ -44,8 +50,10 @@ def encoder(x, p, config, flow, name):
     return fused.encoder
 
 
-def embeddings(p, norm):
-    """The twin of bert.embeddings, or None; its norm is a LayerNorm."""
+def embeddings(p, norm, positions):
+    """The twin of bert.embeddings, or None; its norm is a LayerNorm; it has segments, and positions 0, 1, ..."""
+    if positions is not None or "token_type_embeddings" not in p:
+        return None
     if getattr(norm, "func", None) is not ops.layer_norm or not usable(p["word_embeddings"]["weight"]):
         return None
     from . import fused

@@ -73,7 +73,7 @@ class Classifier:
         if not texts:
             return []
         with self._tokenizing:
-            data = encode(self._tokenizer, texts, self.student.config.max_position_embeddings, quiet=self.quiet)
+            data = encode(self._tokenizer, texts, self.student.config.usable_positions, quiet=self.quiet)
         require_segments(data, self.student.config, self.student.directory)
         batches = in_length_order(data, self.batch_size)[::-1]  # the longest first: the load is even
         with self.workers.one_blas_thread():

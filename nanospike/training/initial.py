@@ -4,10 +4,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from ..config.errors import InputError
-from ..config.models import BertConfig, StudentConfig, read_config
+from ..config.models import StudentConfig, read_config
 from ..config.operators import chosen
 from ..config.options import flag
 from ..files.model_files import read_json
+from ..model.families import student_shape
 from ..model.fresh import init_student, with_classifier, with_operators, with_thresholds
 from ..model.student import load_student
 from .query_thresholds import with_calibrated_thresholds
@@ -21,7 +22,7 @@ MAY_DIFFER = ("spikes", *MADE_OF)  # from those of a student that exists
 
 def student_config(options, teacher, task, headless=False):
     """The configuration of a fresh student as a dict: the teacher's shape, the options' neurons."""
-    shape = {f.name: getattr(teacher.config, f.name) for f in fields(BertConfig)} | {
+    shape = student_shape(teacher.config) | {
         "num_hidden_layers": options.encoders or teacher.config.num_hidden_layers,
         "num_labels": task.num_labels,
         "teacher_hidden_size": teacher.config.hidden_size,

@@ -87,6 +87,8 @@ CHECKS = {
     "embedding": check_embedding,
     "layer_norm": check_layer_norm,
     "gelu": lambda: check_elementwise(ops.gelu),
+    "gelu_tanh": lambda: check_elementwise(ops.gelu_tanh),
+    "silu": lambda: check_elementwise(ops.silu),
     "relu": lambda: check_elementwise(ops.relu),
     "tanh": lambda: check_elementwise(ops.tanh),
     "softmax": lambda: check_elementwise(ops.softmax),
@@ -108,7 +110,9 @@ def test_every_op_has_a_gradient_test():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", ["linear", "layer_norm", "gelu", "relu", "tanh", "softmax", "attention", "dropout"])
+@pytest.mark.parametrize(
+    "name", ["linear", "layer_norm", "gelu", "gelu_tanh", "silu", "relu", "tanh", "softmax", "attention", "dropout"]
+)
 def test_values_and_cotangents_keep_dtype_and_library(name, dtype, xp, device):
     """Against NumPy in float64: the same numbers to the dtype's accuracy, on the same library, in the same dtype."""
     rng = np.random.default_rng(0)
@@ -155,3 +159,13 @@ def test_dropout_keeps_the_mean():
     x = np.ones((400, 400), np.float32)
     y, _ = ops.dropout(x, 0.3, np.random.default_rng(0))
     assert abs(y.mean() - 1) < 0.01 and abs((y == 0).mean() - 0.3) < 0.01
+
+
+def test_activations_by_hand():
+    x = np.array([-800.0, -3.0, -0.5, 0.0, 0.5, 3.0, 800.0])
+    with np.errstate(all="raise", under="ignore"):
+        silu, tanh = ops.silu(x)[0], ops.gelu_tanh(x)[0]
+    np.testing.assert_allclose(silu[1:-1], [v / (1 + np.exp(-v)) for v in x[1:-1]], rtol=1e-12)
+    assert silu[[0, -1]].tolist() == [0, 800] and tanh[[0, -1]].tolist() == [0, 800]
+    np.testing.assert_allclose(tanh, ops.gelu(x)[0], atol=1e-3)  # an approximation, but not the same
+    assert abs(tanh - ops.gelu(x)[0]).max() > 1e-5

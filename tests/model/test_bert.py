@@ -110,7 +110,7 @@ def test_teacher_gradient(seed, lengths, labels):
     def run(x, tree):
         fixed = np.random.default_rng(seed)
         drop = lambda a: ops.dropout(a, 0.2, fixed)  # noqa: E731
-        out, vjp = bert.teacher(tree, teacher.config, inputs, bert.Flow(drop=drop, drop_attention=drop))
+        out, vjp = run(tree, teacher.config, inputs, bert.Flow(drop=drop, drop_attention=drop))
         parts = [*out.hidden_states, *out.attention_scores] + ([out.logits] if labels else [])
         shapes[:] = [p.shape for p in parts]
 
