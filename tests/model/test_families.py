@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from tiny import edit_json
+from tiny import edit_json, run, write_sst2
 
 import nanospike
+from nanospike import distill, finetune
 from nanospike.arrays import ops
 from nanospike.arrays.tree import dense_gradients
 from nanospike.config.errors import InputError
@@ -229,3 +230,22 @@ def test_electra_s_rows_are_projected_with_the_gain_of_its_norm():
     np.testing.assert_allclose(tensors["embeddings.word_embeddings.weight"][7], expected, rtol=1e-12)
     shift = p["embeddings_project.weight"] @ p["embeddings.LayerNorm.bias"] + p["embeddings_project.bias"]
     np.testing.assert_allclose(tensors["embeddings.LayerNorm.bias"], shift, rtol=1e-12)
+
+
+# ---- the commands -------------------------------------------------------------------------------------------
+
+
+def test_a_roberta_is_taught_a_task_and_teaches_a_student(tmp_path, capsys):
+    """With a corpus and masks, up to the held classifier, which is given a pair without segments."""
+    where = ("--task", "sst-2", "--data-dir", write_sst2(tmp_path / "data"), "--batch-size", 8, "--max-steps", 3)
+    argv = ("--model", GOLDEN / "roberta", *where, "--output-dir", tmp_path / "teacher")
+    assert run(finetune.main, *argv) == 0
+    (tmp_path / "corpus.txt").write_text("the movie was very good . is it good ? yes .\n" * 3)
+    argv = ("--teacher", tmp_path / "teacher", *where, "--output-dir", tmp_path / "student", "--time-steps", "2")
+    more = ("--corpus", tmp_path / "corpus.txt", "--stages", "general,prediction", "--mask", 0.2)
+    assert run(distill.main, *argv, *more) == 0, capsys.readouterr().err
+    config = json.loads((tmp_path / "student" / "config.json").read_text())
+    assert (config["max_position_embeddings"], config["type_vocab_size"]) == (12, 1)
+    assert config["hidden_act"] == "gelu_new" and config["model_type"] == "nanospike"
+    answers = nanospike.Classifier(tmp_path / "student")(["the movie was good.", ("is it?", "yes.")])
+    assert all(a["label"] in ("negative", "positive") for a in answers)
