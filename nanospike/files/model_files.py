@@ -81,7 +81,7 @@ def packed_names(directory):
     return stored_tensors(path)[1] if path.exists() else frozenset()
 
 
-def stored_bits(directory):
+def stored_bits(directory, prefix="bert."):
     """{name: bits of a number} of the tensors of a model's files, by Hugging Face names; packed ones 1.6 or 1."""
     bits = {}
     for path in sorted(Path(directory).glob("model*.safetensors")):
@@ -90,7 +90,7 @@ def stored_bits(directory):
                 bits |= {name: 8 / PER_BYTE[tensor.kind], f"{name}.scale": tensor.scale.bits}
             else:
                 bits[name] = tensor.bits
-    return hugging_face_names(bits)
+    return hugging_face_names(bits, prefix)
 
 
 def hugging_face_names(tensors, prefix="bert."):

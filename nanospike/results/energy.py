@@ -35,7 +35,9 @@ def same_size(student, bits=None):
 
 
 def teacher_model(teacher):
-    return Model(teacher.config, teacher.tree, stored_bits(teacher.directory) if teacher.directory else {})
+    family = teacher.family
+    bits = stored_bits(teacher.directory, family.prefix) if teacher.directory else {}
+    return Model(teacher.config, teacher.tree, family.our_tensors(bits))
 
 
 def energies(student, how, counts, results, constants, others=()):

@@ -19,6 +19,7 @@ from nanospike.data.text import encode
 from nanospike.data.tokenizer import load_tokenizer
 from nanospike.model import bert
 from nanospike.model.loss import label_loss
+from nanospike.model.teacher import run as run_teacher
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 
@@ -110,7 +111,7 @@ def test_teacher_gradient(seed, lengths, labels):
     def run(x, tree):
         fixed = np.random.default_rng(seed)
         drop = lambda a: ops.dropout(a, 0.2, fixed)  # noqa: E731
-        out, vjp = run(tree, teacher.config, inputs, bert.Flow(drop=drop, drop_attention=drop))
+        out, vjp = run_teacher(tree, teacher.config, inputs, bert.Flow(drop=drop, drop_attention=drop))
         parts = [*out.hidden_states, *out.attention_scores] + ([out.logits] if labels else [])
         shapes[:] = [p.shape for p in parts]
 

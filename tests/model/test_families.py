@@ -15,7 +15,8 @@ from nanospike.arrays.tree import dense_gradients
 from nanospike.config.errors import InputError
 from nanospike.config.models import ACTIVATIONS
 from nanospike.data.corpus import windows
-from nanospike.data.text import Masking, around, collate, encode, load_tokenizer
+from nanospike.data.text import Masking, collate, encode
+from nanospike.data.tokenizer import frame, load_tokenizer
 from nanospike.model import bert
 from nanospike.model.families import FAMILIES, student_embeddings, student_shape
 from nanospike.model.loss import label_loss
@@ -178,7 +179,7 @@ def test_tokenizers_give_the_ids_of_the_slow_ones(name):
 @pytest.mark.parametrize("name", ["roberta", "xlm-roberta"])
 def test_masks_and_windows_use_the_tokens_of_the_family(name, tmp_path):
     tokenizer = load_tokenizer(GOLDEN / name)
-    assert around(tokenizer) == (0, 2)
+    assert frame(tokenizer) == (0, 2)
     masking = Masking.of(tokenizer, 0.5)
     assert masking.piece == tokenizer.token_to_id("<mask>") and masking.special == (0, 2)
     data = encode(tokenizer, ["the movie was very good . is it good ? yes ."], 40)
