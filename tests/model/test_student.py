@@ -220,7 +220,7 @@ def test_a_teacher_in_another_precision_is_met_in_the_students():
         ({"leak": 1.5}, "leak: found 1.5"),
         ({"spikes": "ternary"}, "spikes: found 'ternary'"),
         ({"num_attention_heads": 3}, "does not divide"),
-        ({"hidden_act": "relu"}, "hidden_act: found 'relu'"),
+        ({"hidden_act": "mish"}, "hidden_act: found 'mish'"),
     ],
 )
 def test_bad_configurations_are_named(change, said):
