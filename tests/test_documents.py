@@ -7,6 +7,7 @@ names that the page uses. What would take too long, or needs what is not here, i
 import contextlib
 import importlib
 import io
+import json
 import os
 import re
 import runpy
@@ -26,6 +27,7 @@ from tiny import CORPUS, DEV, POSITIONS, TRAIN, VOCABULARY, run, write_sst2, wri
 import nanospike
 from nanospike.__main__ import commands
 from nanospike.arrays.workers import blas_threads
+from nanospike.results.inference import table
 
 ROOT = Path(nanospike.__file__).resolve().parent.parent
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -343,6 +345,14 @@ def test_links_lead_somewhere():
 def test_every_page_is_in_the_readme_s_row_of_links():
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert not [page.name for page in PAGES[1:] if f"(docs/{page.name}" not in text]
+
+
+def test_the_readme_shows_what_the_main_job_printed():
+    """tools/results/default.json is that run's eval_results.json; the last line has what its machine and hour made."""
+    shown = next(b.text for b in blocks(REPOSITORY / "README.md") if not b.language).splitlines()
+    results = json.loads((REPOSITORY / "tools" / "results" / "default.json").read_text(encoding="utf-8"))
+    assert shown[:-1] == table({"arithmetic": "float"} | results).splitlines()
+    assert re.fullmatch(r"\d+ s, \d+ MB; saved in nanospike-student", shown[-1])
 
 
 def test_the_readme_is_short():
