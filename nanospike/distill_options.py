@@ -29,7 +29,7 @@ STAGE_LEARNING_RATES = {"general": 1e-3, "internal": 1e-3, "prediction": 3e-4, "
 class Distill(OwnFiles, ShiftOptions, TrainingOptions):
     """Distil a BERT into a spiking student, evaluate it, and save it. Without options: the bundled teacher and text.
 
-    Options that take one value per stage (epochs, learning rate) use a single value for all stages.
+    Options that take one value per stage (epochs, learning rate, spike penalty) use a single value for all stages.
     """
 
     teacher: Path | None = option(
@@ -86,10 +86,10 @@ class Distill(OwnFiles, ShiftOptions, TrainingOptions):
     )
     hidden: float = option("weight of the hidden states in the loss", 1.0)
     attention: float = option("weight of the attention scores in the loss (their squares are large numbers)", 0.01)
-    logits: float = option("weight of the teacher's logits in the prediction stage", 1.0)
-    labels: float = option("weight of the task's labels in the prediction stage", 0.0)
-    keep_internal: float = option("weight of the internal stage's loss within the prediction stage", 0.0)
-    temperature: float = option("temperature of the logits", 1.0)
+    logits: float = option("weight of the teacher's logits in the stages prediction and few-steps", 1.0)
+    labels: float = option("weight of the task's labels in the stages prediction and few-steps", 0.0)
+    keep_internal: float = option("weight of the internal stage's loss within the stages prediction and few-steps", 0.0)
+    temperature: float = option("temperature of the logits of teacher and student, where they are compared", 1.0)
     mask: float = option(
         "share of the word pieces that teacher and student read as [MASK], drawn anew for every batch; the teacher's "
         "activations cannot be kept then",
@@ -124,14 +124,19 @@ class Distill(OwnFiles, ShiftOptions, TrainingOptions):
         100,
     )
     forward_solver: str = option(
-        "solver of the equilibrium while training, with feedback", "anderson", choices=FORWARD_METHODS
+        "solver of the equilibrium while training, where rates return", "anderson", choices=FORWARD_METHODS
     )
-    adjoint_solver: str = option("solver of the adjoint system, with feedback", "gmres", choices=ADJOINT_METHODS)
+    adjoint_solver: str = option(
+        "solver of the adjoint system, where rates return; gmres and dense also measure the loop's gain, and only with "
+        "them is a loop held down",
+        "gmres",
+        choices=ADJOINT_METHODS,
+    )
     adjoint_rtol: float = option(
         "relative residual at which the adjoint system counts as solved; 0: 1e-4, that of float32", 0.0
     )
     jacobian_penalty: float = option(
-        "weight in the loss of the feedback loop's squared Jacobian norm, along one random direction per update", 0.0
+        "weight in the loss of the loop's squared Jacobian norm, along one random direction per update", 0.0
     )
     teacher_cache: float = option(
         "most GB (10^9 bytes) of the teacher's activations to keep on disk, rounded to float16, in stages of more than "

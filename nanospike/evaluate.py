@@ -57,7 +57,9 @@ class Evaluate(OwnFiles):
     spikes: str | None = option(
         "what a neuron may emit; without it, what the student was trained for", None, choices=SPIKES
     )
-    initial: float = option("membranes at the start, as a fraction of the threshold", 0.5)
+    initial: float = option(
+        "membranes at the start, as a fraction of the threshold; of leaky neurons, how far below it they fire", 0.5
+    )
     window: float | None = option(
         "how many more spikes a neuron must be short of, or ahead by, than half a one to fire: fewer, coarser spikes; "
         "without it, what the student was trained for",

@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 
 import numpy as np
 
-WORKERS_HELP = "threads that share the work on the CPU; 0: one per core"
+WORKERS_HELP = "threads that share the work on the CPU; 0: one per core that may be used"
 SETTERS = ("scipy_openblas_set_num_threads64_", "openblas_set_num_threads64_", "openblas_set_num_threads")
 
 

@@ -37,7 +37,7 @@ class TrainingOptions:
     log_every: int = option("updates per line of train_log.jsonl", 20)
     save_every: int = option("updates per checkpoint; 0: only at the end of a stage", 500)
     resume: bool = option("go on from the last checkpoint in the output directory", False)
-    seed: int = option("seed of initial weights, order of the data, dropout and masks", 0)
+    seed: int = option("seed of all that is random: initial weights, order of the data, masks, dropout", 0)
     device: str = option("where to compute", "cpu", choices=("cpu", "cuda"))
     workers: int = option(WORKERS_HELP, 0)
 

@@ -1,8 +1,9 @@
 """Keeps the loop of a student in training stable: the feedback's gain, examples that fail, a penalty on the Jacobian.
 
-The simulated student settles where the loop's gain is below 1 (DESIGN: below 0.9 it does so as 1/T), and no bound on
-the weights says so through LayerNorm and attention. So the gain is measured, from the Ritz values of every adjoint
-solve, and the weights of the return paths are scaled down when it passes TARGET: the Jacobian is linear in them.
+The simulated student settles where the loop's gain is below 1 (below 0.9 it does so as 1/T: docs/method.md), and no
+bound on the weights says so through LayerNorm and attention. So the gain is measured, from the Ritz values of an
+adjoint solve by gmres or from the eigenvalues that dense finds (other solvers tell none), and the weights of the return
+paths are scaled down when it passes TARGET: the Jacobian is linear in them.
 """
 
 from collections import deque

@@ -107,3 +107,12 @@ def test_examples_that_failed_are_left_out_of_the_gradient_of_a_step(monkeypatch
     for name, g in wanted.items():
         ours, theirs = (x.dense() if hasattr(x, "dense") else x for x in (found[name], g))
         np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-10, err_msg=name)
+
+
+def test_prediction_and_few_steps_have_one_loss_and_the_others_another():
+    weights = {"hidden": 2.0, "attention": 0.5, "logits": 3.0, "labels": 0.25, "keep_internal": 0.1}
+    options = Distill(stages=("internal", "prediction", "few-steps"), **weights)
+    internal, prediction, few = (teaching.loss_terms(options, stage) for stage in options.stages)
+    found = [(w.hidden, w.attention, w.logits, w.labels) for w in (internal, prediction, few)]
+    assert found[0] == (2.0, 0.5, 0.0, 0.0)
+    assert found[1] == found[2] == (pytest.approx(0.2), pytest.approx(0.05), 3.0, 0.25)
