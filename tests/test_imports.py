@@ -1,6 +1,7 @@
 """Who imports whom: folders only from those below them, no circles, cupy in one file, and nothing slow at import."""
 
 import ast
+import functools
 import importlib
 import importlib.util
 import subprocess
@@ -27,13 +28,16 @@ COMMANDS = [n for n, p in PATHS.items() if "." not in n and "__main__" in p.read
 FOREIGN = {"torch", "transformers", "sklearn", "pandas", "tensorflow", "jax"}
 
 
+@functools.cache
 def imports(path):
-    """(module, names, level) of every import statement, wherever it stands."""
+    """[(module, names, level)] of every import statement, wherever it stands."""
+    found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, (), 0) for alias in node.names)
+            found += [(alias.name, (), 0) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            yield node.module or "", tuple(alias.name for alias in node.names), node.level
+            found.append((node.module or "", tuple(alias.name for alias in node.names), node.level))
+    return found
 
 
 def siblings(name, path):

@@ -303,7 +303,7 @@ class Equilibrium:
     """rates: population -> (B, L, width). hidden_states: N+1 of (B, L, D). attention_scores: N of (B, H, L, L).
 
     logits (B, C). residual: |F(z) - z| / |F(z)| of the worst example, 0 without feedback; residuals, codes (B,): each
-    example's, see solve.Solution. iterations: sweeps it took.
+    example's, see solvers.Solution. iterations: sweeps it took.
     """
 
     rates: dict
@@ -319,7 +319,7 @@ class Equilibrium:
 
 
 def solve(network, rtol=None, differentiable=True, forward_solver="anderson", inner=False):
-    """The equilibrium of a Network: (Equilibrium, vjp). forward_solver: a method of solve.fixed_point.
+    """The equilibrium of a Network: (Equilibrium, vjp). forward_solver: a method of solvers.fixed_point.
 
     vjp(dhidden, dscores, dlogits, grads, loop=Loop(), drates=None) fills `grads` with the exact gradient and returns
     the adjoint Solution, or None without feedback. drates: {population: cotangent}, which needs inner=True.
@@ -395,7 +395,7 @@ def _pull_back(network, trace, fed_back, head_vjp):
 
 
 def _loop(network, rtol, method):
-    """z = F(z) by solve.fixed_point, padding held at 0."""
+    """z = F(z) by solvers.fixed_point, padding held at 0."""
     fire, config = network.rate_neurons(), network.config
     low = -1 if config.spikes == "signed" else 0
     return fixed_point(

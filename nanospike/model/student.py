@@ -41,7 +41,7 @@ ONLY_FOR_TRAINING = ("distill_map.weight", "distill_map.bias")
 class Gradients:
     """terms: {name: 0-d array}, weighted; their sum is the loss. grads: nested, embedding tables as RowSum.
 
-    adjoint: the solve.Solution of the feedback's adjoint system, None without feedback.
+    adjoint: the solvers.Solution of the loop's adjoint system, None without a loop.
     """
 
     terms: dict

@@ -52,8 +52,9 @@ class Solution:
     x: of the right-hand side's shape. residual: relative, worst example. residuals (B,): each example's, on the
     host, as are the rest. iterations: products with the Jacobian, or evaluations of the map. message: "" if
     converged. code: the worst of `codes` (B,), see Code. steps (B,): iterations after which each example was done.
-    radius, max_real (B,): estimates of the loop's spectral radius max |lambda| and of max Re lambda, from the Ritz
-    values of gmres; NaN where nothing is known. saturated: neurons times steps that spide's range was too small for.
+    radius, max_real (B,): the loop's spectral radius max |lambda| and max Re lambda, estimated from the Ritz values of
+    gmres, or those of the matrices of dense; NaN where nothing is known. saturated: neurons times steps that
+    spide's range was too small for.
     """
 
     x: Any
