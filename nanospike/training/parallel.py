@@ -10,7 +10,8 @@ Every process (rank) holds all weights, computes its run of each global batch, a
 tools/results/mpi.md has the volume of a step and what it means for 64 ranks. Rank 0 writes, prints and evaluates; the
 others are silent unless they fail, and then stop all. The output directory need be seen by rank 0 only, what is read
 (model, texts) by all. What the log says of firing rates and solves is of rank 0's part, but for the loop's gain and
-the examples that failed, which are those of all. A run may be resumed with another number of ranks, which is said: sums are then rounded in another order, and other dropout is drawn.
+the examples that failed, which are those of all. A run may be resumed with another number of ranks, which is said: sums
+are then rounded in another order, and other dropout is drawn.
 
 Whether several processes were started is read from the environment that their launcher sets (LAUNCHERS); one process
 alone never imports mpi4py. On a GPU the sums go through the host; give each rank its own by CUDA_VISIBLE_DEVICES.
