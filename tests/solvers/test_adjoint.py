@@ -10,6 +10,8 @@ from nanospike import solve_adjoint
 from nanospike.arrays.backend import to_device, to_host
 from nanospike.config.errors import InputError
 from nanospike.solvers.adjoint import ADJOINT_METHODS, APPROXIMATE, OWN_METHODS, Code, NotConverged, adjoint_methods
+from nanospike.solvers.library import LIBRARY_METHODS
+from nanospike.solvers.solution import WORDS
 
 EXACT = [m for m in ADJOINT_METHODS if m not in APPROXIMATE]
 ON_CUDA = [m for m in (*OWN_METHODS, "library-gmres", "bicgstab") if m not in APPROXIMATE]
@@ -268,30 +270,42 @@ def test_few_products_are_not_exceeded_and_nothing_is_claimed(method, budget):
     np.testing.assert_allclose(solution.residuals, relative_residuals(a, c, x), rtol=1e-9)
 
 
-CODES = {  # what a system is: the codes that say so
-    "singular": (lambda v: v, {Code.BREAKDOWN, Code.STAGNATION, Code.DIVERGED, Code.MAX_STEPS}),
-    "gain 3": (lambda v: v * np.array([3.0, -3, 3, -3]), {Code.OK, Code.DIVERGED, Code.STAGNATION, Code.MAX_STEPS}),
-    "nan": (lambda v: v * np.nan, {Code.NONFINITE_OUTPUT}),
-    "inf": (lambda v: v * np.inf, {Code.NONFINITE_OUTPUT}),
-    "overflow": (lambda v: v * 1e300, set(Code)),
-}
+STEADY = ("anderson", "broyden", "damped")  # fixed points by steps from the best iterate
+SERIES = ("neumann", "sweep", "one-step")
+KINDS = {  # the diagonal of J^T: what solves it, and the code of those that do not
+    "singular": ([1.0] * 4, (), {
+        ("gmres", "dense", "broyden"): {Code.BREAKDOWN},  # the correction would be without bounds
+        ("anderson", "damped"): {Code.STAGNATION},
+        (*SERIES, "spide"): {Code.DIVERGED},
+        tuple(LIBRARY_METHODS): {Code.STAGNATION, Code.MAX_STEPS},
+    }),
+    "gain 3": ([3.0, -3, 3, -3], ("gmres", "dense", "anderson", "broyden", *LIBRARY_METHODS), {
+        ("damped",): {Code.STAGNATION}, (*SERIES, "spide"): {Code.DIVERGED},
+    }),
+    "nan": ([np.nan] * 4, (), {ADJOINT_METHODS: {Code.NONFINITE_OUTPUT}}),
+    "inf": ([np.inf] * 4, (), {ADJOINT_METHODS: {Code.NONFINITE_OUTPUT}}),
+    "overflow": ([1e300] * 4, ("dense", *LIBRARY_METHODS), {  # what squares a product finds infinity
+        ("gmres",): {Code.NONFINITE_OUTPUT}, STEADY: {Code.STAGNATION}, (*SERIES, "spide"): {Code.DIVERGED},
+    }),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("method", ADJOINT_METHODS)
-@pytest.mark.parametrize("kind", CODES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_codes_and_messages_say_why(method, kind):
-    vjp, codes = CODES[kind]
-    solution = solve_adjoint(vjp, np.array([[1.0, 2, 3, 4], [0, 0, 0, 0]]), method=method)
-    assert solution.code in codes and np.isfinite(solution.x).all() and solution.codes[1] == Code.OK
-    if solution.code:
-        assert solution.message.startswith(f"adjoint ({method}): 1 of 2 examples did not converge (1 ")
-        assert "; " in solution.message and "\n" not in solution.message
-    if kind == "gain 3" and method in ("gmres", "dense"):
-        assert solution.converged
-    if kind == "singular" and method in ("gmres", "dense"):
-        assert solution.code is Code.BREAKDOWN
-    if kind == "gain 3" and method in APPROXIMATE:
-        assert solution.code is Code.DIVERGED
+    diagonal, solvers, failures = KINDS[kind]
+    c = np.array([[1.0, 2, 3, 4], [0, 0, 0, 0]])
+    solution = solve_adjoint(lambda v: v * np.array(diagonal), c, method=method)
+    assert np.isfinite(solution.x).all() and solution.codes[1] == Code.OK and not solution.x[1].any()
+    if method in solvers:
+        assert solution.converged and solution.code is Code.OK and solution.message == ""
+        np.testing.assert_allclose(solution.x[0], c[0] / (1 - np.array(diagonal)), rtol=1e-6)
+        return
+    (expected,) = [codes for methods, codes in failures.items() if method in methods]
+    assert solution.code in expected and solution.code == solution.codes[0] and not solution.converged
+    cause, remedy = WORDS[solution.code]
+    said = f"adjoint ({method}): 1 of 2 examples did not converge (1 {cause}): relative residual "
+    assert solution.message.startswith(said) and solution.message.endswith(f"; {remedy}")
 
 
 def test_an_answer_that_overflows_is_said():
