@@ -23,6 +23,7 @@ import random
 import resource
 import signal
 import sys
+import threading
 import time
 from collections import defaultdict
 from contextlib import redirect_stderr, redirect_stdout
@@ -190,7 +191,7 @@ class Reach:
     """A pytest plugin: the functions of nanospike that each test runs, those of its fixtures included, and its time."""
 
     def __init__(self):
-        self.calls, self.tests, self.fixtures = set(), {}, defaultdict(set)
+        self.calls, self.tests, self.fixtures, self.failed = set(), {}, defaultdict(set), set()
 
     def note(self, frame, event, argument):
         code = frame.f_code
@@ -204,9 +205,11 @@ class Reach:
         self.calls |= before
         return value
 
-    def pytest_runtest_protocol(self, item):
-        import threading
+    def pytest_runtest_logreport(self, report):
+        if not report.passed:  # skipped ones too: neither can notice anything
+            self.failed.add(report.nodeid)
 
+    def pytest_runtest_protocol(self, item):
         self.calls, began = set(), time.process_time()
         threading.setprofile(self.note)
         sys.setprofile(self.note)
@@ -217,7 +220,8 @@ class Reach:
             for definition in definitions:
                 self.calls |= self.fixtures[definition.argname, definition.baseid]
         reached = sorted("::".join(c) for c in self.calls)
-        self.tests[item.nodeid] = {"seconds": time.process_time() - began, "reached": reached}
+        if item.nodeid not in self.failed:
+            self.tests[item.nodeid] = {"seconds": time.process_time() - began, "reached": reached}
         return result
 
 
@@ -236,7 +240,7 @@ def map_reach(options):
         pytest.main([*QUIETLY, str(ROOT / "tests" / name)], plugins=[plugin])
         known |= plugin.tests
         path.write_text(json.dumps(known, indent=0))
-        print(f"{name}: {len(plugin.tests)} tests", flush=True)
+        print(f"{name}: {len(plugin.tests)} tests, {len(plugin.failed)} failed or skipped", flush=True)
 
 
 QUIETLY = ("-q", "--no-header", "-p", "no:cacheprovider", f"--rootdir={ROOT}")
