@@ -122,8 +122,8 @@ def outcome(command, options, places, out, before=None, stdin=None):
     argv, positional = [], []
     for name, value in options.items():
         flag, value = "--" + name.replace("_", "-"), fill(value)
-        if name == "texts":
-            positional = list(value or ())
+        if name in ("texts", "out"):
+            positional = [fill(v) for v in value or ()]
         elif isinstance(value, bool):
             argv += [flag if value else f"--no-{flag[2:]}"]
         elif isinstance(value, list):

@@ -222,6 +222,7 @@ BASE = {
         "workers": 1,
     },
     "predict": {"model": "{p}/student", "texts": ("a joy", "the tea was cold ."), "time_steps": 4, "workers": 1},
+    "export": {"model": "{p}/shift", "format": "integer", "out": ("{out}/a",)},
     "doctor": {"seconds": 0},
 }  # fmt: skip
 
@@ -377,6 +378,14 @@ PREDICT = {
     "workers": Row(1, 2, "pools", given={"texts": ("a joy",) * 40}),
 }
 
+EXPORT = {
+    "out": Row(("{out}/a",), ("{out}/b",), "files", check=left("b/integers.npz")),
+    "model": Row("{p}/shift", "{p}/student", "status", check=refused("arithmetic integer: for operators shift")),
+    "format": Row("integer", "spice", "status", check=refused("--format: found 'spice'")),
+    "seed": Row(0, 1, alike="files seeds"),  # nothing is drawn
+    "device": NO_GPU,
+}
+
 DOCTOR = {
     "seconds": Row(0, 0.02, "printed", check=lambda one, other, p: "GFLOP/s" in other.printed),
     "json": Row(False, True, "printed", check=lambda one, other, p: json.loads(other.printed)["versions"]),
@@ -391,6 +400,7 @@ TABLES = {
     "evaluate": EVALUATE,
     "energy": ENERGY,
     "predict": PREDICT,
+    "export": EXPORT,
     "doctor": DOCTOR,
 }
 

@@ -240,7 +240,7 @@ def table(results):
     else:  # of a student without a task there is nothing to score
         lines += [f"  {'equilibrium gap, T = ' + t:<28}{gap:8.4f}" for t, gap in results["equilibrium_gap"].items()]
     if results["spiking"]:
-        whole = ", integers" if results["arithmetic"] == "integer" else ""
+        whole = ", integers" if results.get("arithmetic") == "integer" else ""
         lines.append(
             f"  spike by spike ({results['drive']} drive, {results['spikes']} spikes{whole})      equilibrium gap"
         )
