@@ -318,8 +318,9 @@ def in_child(mutant, tests, seconds):
     """The exit status of pytest with the mutant in place of its module."""
     import pytest
 
-    for name in [n for n in sys.modules if n == "nanospike" or n.startswith("nanospike.")]:
-        del sys.modules[name]
+    for name, module in list(sys.modules.items()):  # ours, and tests that have taken names from ours
+        if name != "__main__" and (getattr(module, "__file__", None) or "").startswith(f"{ROOT}/"):
+            del sys.modules[name]
     sys.meta_path.insert(0, Changed(mutant))
     signal.signal(signal.SIGXCPU, signal.SIG_DFL)
     used = resource.getrusage(resource.RUSAGE_SELF)
