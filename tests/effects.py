@@ -28,6 +28,11 @@ from nanospike.results import inference
 CLOCKS = ("seconds", "total_seconds", "training", "peak_memory_mb", "options")  # of results, no effect of an option
 
 
+def tensors_of(directory):
+    """{name: array} of a model's file, without the prefix that a BERT with a classifier has in it."""
+    return {n.removeprefix("bert."): t for n, t in load_file(directory / "model.safetensors").items()}
+
+
 @dataclass(frozen=True)
 class Row:
     """One option. one, other: values, True and False of a switch, None where it is not given; in texts {p} is the
@@ -69,7 +74,7 @@ class Outcome:
 
     @cached_property
     def tensors(self):
-        return load_file(self.out / "model.safetensors")
+        return tensors_of(self.out)
 
     @cached_property
     def weights(self):

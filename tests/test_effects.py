@@ -15,8 +15,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from effects import Row, batch_of, options_of, outcome
-from safetensors.numpy import load_file
+from effects import Row, batch_of, options_of, outcome, tensors_of
 from tiny import CORPUS, DEV, TRAIN, run, write_sst2, write_teacher
 
 import nanospike
@@ -52,7 +51,7 @@ def rates(one, other, p):
 
 def decayed(one, other, p):
     """The first update with decay is the one without it, less rate * decay * what was there, of matrices only."""
-    before, batch = load_file(p / "teacher" / "model.safetensors"), train_by_hand(p)
+    before, batch = tensors_of(p / "teacher"), train_by_hand(p)
     ids, length = batch.inputs[0], batch.inputs[0].shape[1]
     rows = {"word_embeddings": np.unique(ids), "position_embeddings": np.arange(length), "token_type_embeddings": [0]}
     for name, start in before.items():
@@ -64,7 +63,7 @@ def decayed(one, other, p):
 
 def clipped(one, other, p):
     """A gradient cut far below AdamW's epsilon hardly moves anything."""
-    before = load_file(p / "teacher" / "model.safetensors")
+    before = tensors_of(p / "teacher")
     moved = [max(np.abs(run.tensors[n] - b).max() for n, b in before.items()) for run in (one, other)]
     assert moved[1] < 0.2 * moved[0] and np.array_equal(
         one.logged("gradient_norm")[0], other.logged("gradient_norm")[0]

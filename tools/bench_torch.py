@@ -128,7 +128,8 @@ class Peer:
         root = Path(arguments.directory)
         self.attention, self.batches = arguments.attention, load_file(root / "batches.safetensors")
         self.teacher_config, self.config = read_config(root / "teacher"), read_config(root / "student")
-        self.teacher = load_file(root / "teacher" / "model.safetensors")
+        teacher = load_file(root / "teacher" / "model.safetensors")
+        self.teacher = {name.removeprefix("bert."): tensor for name, tensor in teacher.items()}
         self.student = load_file(root / "student" / "model.safetensors")
         for p in self.student.values():
             p.requires_grad_()
