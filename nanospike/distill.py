@@ -40,6 +40,7 @@ from .results.inference import (
     warn_below_chance,
     with_teacher,
 )
+from .results.look import look_at
 from .results.report import write_report
 from .solvers.adjoint import adjoint_methods
 from .start import begin, command, require_startable
@@ -50,6 +51,7 @@ from .training.pruning import without_silent
 from .training.teaching import cache_of, stages_of
 
 TRIED = 256  # labelled examples on which a teacher is tried before it teaches
+LOOKED_AT = 8  # texts of the dev set on which the report looks at a student
 GENERAL_TEXTS = 64  # of the corpus, evenly spread, on which a student without a task is looked at
 
 
@@ -188,13 +190,15 @@ def run(began, options, task, models, data, tokenizer, masking):
         results = settling(options, student, data["general"], how, job.workers)
     else:
         results = evaluate(options, (teacher, student), task, data, how, job.workers)
+    costs, look = None, None
     if how.count:
-        scored = None if results["teacher"] is None else teacher
-        write_json(options.output_dir / "energy.json", of_results(student, how, results, scored))
+        costs = of_results(student, how, results, None if results["teacher"] is None else teacher)
+        write_json(options.output_dir / "energy.json", costs)
+        look = look_at(student, evenly(data.get("dev", data.get("general")), LOOKED_AT), teacher)
     results |= {"training": summary, "total_seconds": round(time.perf_counter() - began, 1)}
     write_json(options.output_dir / "train_results.json", summary | {"peak_memory_mb": peak_memory_mb()})
     write_json(options.output_dir / "eval_results.json", results)
-    write_report(options.output_dir, results)
+    write_report(options.output_dir, results, costs, look)
     if options.cache_dir is None:
         shutil.rmtree(cache_of(options), ignore_errors=True)
     print("\n".join(filter(None, (table(results), confusion_table(results, task)))))

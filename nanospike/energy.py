@@ -17,7 +17,7 @@ from .files.bundled import bundled
 from .files.model_files import require_empty, write_json
 from .model.simulate import SpikingRun
 from .model.student import load_student
-from .model.teacher import load_teacher
+from .model.student_teacher import load_any_teacher
 from .results.costs import PRESETS, constants_of
 from .results.energy import energies, energy_table, neurobench
 from .results.inference import AT_A_TIME, evaluate_student, require_head, with_teacher
@@ -62,7 +62,7 @@ def prepare(options):
     if student.config.activation == "ann":
         raise InputError(f"--model {student.directory}: is an ordinary BERT: it has no spikes; give it as --ann")
     teacher = options.teacher or (None if options.model else bundled("teacher"))
-    others = [load_teacher(teacher, options.device) if teacher else None]
+    others = [load_any_teacher(teacher, options.device) if teacher else None]
     others += [load_student(options.ann, options.device) if options.ann else None]
     if others[1] and others[1].config.activation != "ann":
         raise InputError(f"--ann {options.ann}: is a spiking student, expected one of distill --student ann")

@@ -111,6 +111,11 @@ class Outcome:
         return {k: v for k, v in found.items() if k not in CLOCKS}
 
     @cached_property
+    def page(self):
+        """The report whose path was printed."""
+        return Path(self.printed.strip()).read_text(encoding="utf-8")
+
+    @cached_property
     def predictions(self):
         return (self.out / "predictions.tsv").read_text(encoding="utf-8")
 
@@ -127,7 +132,7 @@ def outcome(command, options, places, out, before=None, stdin=None):
     argv, positional = [], []
     for name, value in options.items():
         flag, value = "--" + name.replace("_", "-"), fill(value)
-        if name in ("texts", "out"):
+        if name in ("texts", "out", "directory"):
             positional = [fill(v) for v in value or ()]
         elif isinstance(value, bool):
             argv += [flag if value else f"--no-{flag[2:]}"]

@@ -11,7 +11,8 @@ one update an epoch; outcomes of the same command line are computed once.
 
 import importlib
 import json
-from dataclasses import asdict
+import shutil
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -222,6 +223,7 @@ BASE = {
     },
     "predict": {"model": "{p}/student", "texts": ("a joy", "the tea was cold ."), "time_steps": 4, "workers": 1},
     "export": {"model": "{p}/shift", "format": "integer", "out": ("{out}/a",)},
+    "report": {"directory": ("{out}/student",), "time_steps": "1,2", "text": "the soup was warm"},
     "doctor": {"seconds": 0},
 }  # fmt: skip
 
@@ -348,6 +350,23 @@ EVALUATE = {
     "margin_decay": Row(0.0, 20.0, "scores", given={"margin": 100.0}, check=stopped_at),
 }
 
+
+def students(out, p):
+    """A report is written into the student's own directory."""
+    for name in ("student", "loop"):
+        shutil.copytree(p / name, out / name)
+
+
+REPORT = {
+    "directory": Row(("{out}/student",), ("{out}/loop",), "page", before=students),
+    "text": Row("the soup was cold", "fresh fish , fair prices .", "page", before=students),
+    "population": Row(None, "encoder.0.key", "page", before=students),
+    "teacher": Row(None, "{p}/teacher", "page", before=students),
+    "time_steps": Row("2", "1,2", "page", before=students),
+    "seed": Row(0, 1, alike="page seeds", before=students),  # nothing is drawn
+    "device": replace(NO_GPU, before=students),
+}
+
 ENERGY = {
     "model": Row("{p}/student", "{p}/loop", "costs"),
     "teacher": Row(None, "{p}/teacher", "costs"),
@@ -398,6 +417,7 @@ TABLES = {
     "distill": DISTILL,
     "evaluate": EVALUATE,
     "energy": ENERGY,
+    "report": REPORT,
     "predict": PREDICT,
     "export": EXPORT,
     "doctor": DOCTOR,

@@ -57,27 +57,29 @@ class Counts:
 class Counter:
     """Watches the neurons of a simulation: `advance`, `saw` and `decide` are called as it runs, then `counts`.
 
-    mask (B, L); read_out: the population whose first tokens are read.
+    mask (B, L); read_out: the population whose first tokens are read. While it runs it only adds up the tokens of each
+    text, by neuron; everything else is for the end, or for when some texts leave.
     """
 
     def __init__(self, mask, read_out, time_steps):
-        self.xp, self.read_out, self.buffers = namespace(mask), read_out, {}
-        self.spikes, self.first, self.for_pairs = {}, [], {}
+        self.xp, self.read_out = namespace(mask), read_out
+        self.seen, self.first = {}, []  # {population: [(B, W) of each step since the last text left]}
+        self.spikes, self.for_pairs = {}, {}
         self.ran = np.zeros((3, time_steps), np.int64)
         self.decided = np.zeros((2, time_steps + 1), np.int64)
         self.step = 0
         self._set(mask)
 
     def _set(self, mask):
-        self.real = mask.astype("int8")[:, :, None]
+        self.real, self.buffers = mask.astype("int8")[:, :, None], {}
         self.lengths = mask.sum(axis=1, dtype="int64")
         host = to_host(self.lengths)
         self.running = host.sum(), (host * host).sum(), len(host)
 
     def keep(self, rows):
         """Only these examples go on."""
+        self._settle()
         self._set(self.real[rows, :, 0])
-        self.buffers = {}
 
     def advance(self):
         self.ran[:, self.step] = self.running
@@ -91,13 +93,10 @@ class Counter:
         ones = self.buffers[emitted.shape]
         self.xp.bitwise_and(emitted, self.real, out=ones)  # 1 & 1 and -1 & 1 are 1
         ones = ones.view(self.xp.uint8)
-        length = emitted.shape[1]
         sums = ones[:, :BLOCK].sum(axis=1, dtype="uint8")  # (B, W)
-        if length > BLOCK:
-            blocks = [ones[:, i : i + BLOCK].sum(axis=1, dtype="uint8") for i in range(BLOCK, length, BLOCK)]
-            sums = sum(blocks, sums.astype("int64"))
-        self.spikes.setdefault(population, []).append(sums.sum(axis=0, dtype="int64"))
-        self.for_pairs.setdefault(population, []).append((sums.sum(axis=1, dtype="int64") * self.lengths).sum())
+        for i in range(BLOCK, emitted.shape[1], BLOCK):
+            sums = sums.astype("uint16") + ones[:, i : i + BLOCK].sum(axis=1, dtype="uint8")
+        self.seen.setdefault(population, []).append(sums)
         if population == self.read_out:
             self.first.append(ones[:, 0].sum(axis=0, dtype="int64"))
 
@@ -105,13 +104,22 @@ class Counter:
         """Logits are taken from the rates (B, L, D) of the population that is read out."""
         self.decided[:, self.step] += len(rates), int((rates[:, 0] != 0).sum())
 
+    def _settle(self):
+        """Sums over the texts that ran together."""
+        for population, steps in self.seen.items():
+            sums = self.xp.stack(steps)  # (t, B, W)
+            self.spikes.setdefault(population, []).append(to_host(sums.sum(axis=1, dtype="int64")))
+            by_text = sums.sum(axis=2, dtype="int64") * self.lengths
+            self.for_pairs.setdefault(population, []).append(to_host(by_text.sum(axis=1)))
+        self.seen = {}
+
     def counts(self):
-        total = self.ran.shape[1]
-        stacked = lambda rows: _padded(to_host(self.xp.stack(rows)), total)  # noqa: E731
+        self._settle()
+        whole = lambda parts: _padded(np.concatenate(parts), self.ran.shape[1])  # noqa: E731
         return Counts(
-            {name: stacked(rows) for name, rows in self.spikes.items()},
-            {self.read_out: stacked(self.first)},
-            {name: stacked(rows) for name, rows in self.for_pairs.items()},
+            {name: whole(parts) for name, parts in self.spikes.items()},
+            {self.read_out: whole([to_host(self.xp.stack(self.first))])},
+            {name: whole(parts) for name, parts in self.for_pairs.items()},
             *self.ran,
             *self.decided,
         )

@@ -35,9 +35,10 @@ def same_size(student, bits=None):
 
 
 def teacher_model(teacher):
-    family = teacher.family
-    bits = stored_bits(teacher.directory, family.prefix) if teacher.directory else {}
-    return Model(teacher.config, teacher.tree, family.our_tensors(bits))
+    """The Model of a teacher as an ordinary network, also where it is a student that teaches at its equilibrium."""
+    family = getattr(teacher, "family", None)
+    bits = stored_bits(teacher.directory, *([family.prefix] if family else [])) if teacher.directory else {}
+    return Model(teacher.config, teacher.tree, family.our_tensors(bits) if family else bits)
 
 
 def energies(student, how, counts, results, constants, others=()):
@@ -96,7 +97,7 @@ def energy_table(found):
     for name, row in rows:
         score = "-" if row["accuracy"] is None else f"{100 * row['accuracy']:.2f} %"
         t_r, ratio = (f"{v:.2f}" if v is not None else "" for v in (row["t_r"], row["bit_matched_ratio"]))
-        sop, memory = (f"{row[key] / 1e6:.3f} uJ" for key in ("sop_pj", "memory_pj"))
+        sop, memory = (f"{row[key] / 1e6:.3f} µJ" for key in ("sop_pj", "memory_pj"))
         lines.append(f"  {name:<28}{score:>9}{t_r:>9}{sop:>11}{memory:>14}{ratio:>15}")
     lines += [
         "",

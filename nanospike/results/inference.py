@@ -139,6 +139,11 @@ def _rates(parts, tokens):
     return found
 
 
+def population_rates(settled, mask):
+    """{population: {rate, dead, saturated}} of one equilibrium.   mask (B, L)"""
+    return _rates([_looked_at(settled, mask)], int(mask.sum()))
+
+
 def _looked_at(settled, mask):
     """{population: (sum of |rates| of real tokens, (W,) whether dead, (W,) whether saturated)} of an equilibrium."""
     sums = {name: float((abs(r).sum(axis=2) * mask).sum()) for name, r in settled.rates.items()}

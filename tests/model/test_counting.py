@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import check_owner
 from models import LOOPS, random_batch, random_student
 
 from nanospike.model import bert
@@ -283,7 +284,7 @@ def our_run(case, spikes, layers):
         used = np.count_nonzero(matrix, axis=0)
         found.append(Synapses(layer, f"n{layer}", source, used, len(matrix), f"{layer}.weight", f"{layer}.bias"))
         source = f"n{layer}"
-    config = SimpleNamespace(v_th=1.0, leak=1.0, spikes=spikes, reset="soft", shifts=())
+    config = random_student(spikes=spikes).config
     neurons = Neurons(SpikingRun(time_steps=steps, drive="instant", initial=0.0), config)
     counter, sent = Counter(np.ones((examples, 1), int), source, steps), []
     for t in range(steps):
@@ -330,3 +331,14 @@ def test_a_ternary_spike_is_an_accumulate_in_one_and_dense_in_the_other(golden):
     assert line.synapses / len(case["input"]) == pytest.approx(case["neurobench"]["Effective_ACs"])
     assert case["neurobench"]["Effective_MACs"] == 0
     assert line.dense == case["spikingjelly"]["mac"] and case["spikingjelly"]["ac"] == 0
+
+
+def test_every_library_counts_the_same(xp, device):
+    """On a device nothing but the counts and what probes keep comes to the host."""
+    batch = random_batch(device=device)
+    student = random_student(device=device, spikes="signed")
+    sim = student.simulate(*batch, time_steps=3, count=True, probes=[Probe("encoder.0.key", ("spikes", "current"))])
+    check_owner(xp, sim.logits, sim.rates)
+    check_owner(np, sim.counts.spikes, sim.counts.first, sim.counts.for_pairs, sim.probes["encoder.0.key"])
+    host = random_student(spikes="signed").simulate(*random_batch(), time_steps=3, count=True)
+    assert sim.operations == host.operations

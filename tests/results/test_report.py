@@ -7,11 +7,12 @@ from html.parser import HTMLParser
 
 import pytest
 
-from nanospike.results import report
-from nanospike.results.report import accuracy_svg, write_report
+from nanospike.results import charts, drawing
+from nanospike.results.drawing import standalone
+from nanospike.results.report import write_report
 
-RIGHT, BOTTOM, LOW_BOTTOM = report.WIDTH - report.RIGHT, report.HEIGHT - report.BOTTOM, report.LOW - report.BOTTOM
-HALF = (report.LEFT + RIGHT) / 2
+RIGHT, BOTTOM, LOW_BOTTOM = drawing.WIDTH - drawing.RIGHT, drawing.HEIGHT - drawing.BOTTOM, drawing.LOW - drawing.BOTTOM
+HALF = (drawing.LEFT + RIGHT) / 2
 HOSTILE = "</svg><script>alert('\"&')</script>\x00\ud800"
 VOID = {"meta", "link"}
 # Ticks of the score's axis: 60, 65 ... 90 (%). T from 2 to 32: 8 lies in the middle of a log axis.
@@ -115,7 +116,7 @@ def test_page_needs_nothing_else(tmp_path):
     assert [v for n, v in page.attributes if n in ("src", "href")] == ["data:,"]
     assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org/2000/svg)", text)
     assert "prefers-color-scheme: dark" in text and "@media print" in text
-    assert page.tags.count("details") == 1 and ("open", None) not in page.attributes
+    assert "".join(page.words).count("Options of the run") == 1 and ("open", None) not in page.attributes
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "train_log.jsonl", "training_args.json"]
 
 
@@ -123,57 +124,57 @@ def test_points_of_the_score_lie_at_their_values(tmp_path):
     chart = charts_of(page_of(tmp_path, RESULTS))[0]
     share = (84.12 - 60) / (90 - 60)
     expected = [
-        (report.LEFT, BOTTOM),
-        (HALF, (BOTTOM + report.TOP) / 2),
-        (RIGHT, BOTTOM + share * (report.TOP - BOTTOM)),
+        (drawing.LEFT, BOTTOM),
+        (HALF, (BOTTOM + drawing.TOP) / 2),
+        (RIGHT, BOTTOM + share * (drawing.TOP - BOTTOM)),
     ]
     assert chart.points == [pytest.approx(point, abs=0.01) for point in expected]
     assert chart.lines("spiking") == [chart.points]
-    assert chart.lines("teacher") == [[(report.LEFT, report.TOP), (RIGHT, report.TOP)]]
+    assert chart.lines("teacher") == [[(drawing.LEFT, drawing.TOP), (RIGHT, drawing.TOP)]]
     (left, y), (right, _) = chart.lines("equilibrium")[0]
-    assert (left, right) == (report.LEFT, RIGHT) and y == pytest.approx(
-        BOTTOM + 25 / 30 * (report.TOP - BOTTOM), abs=0.01
+    assert (left, right) == (drawing.LEFT, RIGHT) and y == pytest.approx(
+        BOTTOM + 25 / 30 * (drawing.TOP - BOTTOM), abs=0.01
     )
-    assert [chart.texts[t][0] for t in ("2", "8", "32")] == [report.LEFT, HALF, RIGHT]
-    assert chart.texts["90"][1] == report.TOP + report.MIDDLE and chart.texts["60"][1] == BOTTOM + report.MIDDLE
+    assert [chart.texts[t][0] for t in ("2", "8", "32")] == [drawing.LEFT, HALF, RIGHT]
+    assert chart.texts["90"][1] == drawing.TOP + drawing.MIDDLE and chart.texts["60"][1] == BOTTOM + drawing.MIDDLE
     labels = [chart.texts[t] for t in ("teacher 90.00 %", "equilibrium 85.00 %", "spiking 84.12 %")]
     assert all(x > RIGHT for x, _ in labels)
-    assert labels[2][1] - labels[1][1] >= report.LINE_GAP, "labels of close values are moved apart"
+    assert labels[2][1] - labels[1][1] >= drawing.LINE_GAP, "labels of close values are moved apart"
 
 
 def test_gap_and_its_guide(tmp_path):
     """From 0.005 to 0.2, a factor of 40; the guide from 0.16 at T = 2 to 0.01 at T = 32."""
     chart = charts_of(page_of(tmp_path, RESULTS | {"equilibrium_gap": {"2": 0.16, "8": 0.02, "32": 0.0075}}))[1]
-    assert chart.texts["0.2"][1] == report.TOP + report.MIDDLE and chart.texts["0.005"][1] == BOTTOM + report.MIDDLE
+    assert chart.texts["0.2"][1] == drawing.TOP + drawing.MIDDLE and chart.texts["0.005"][1] == BOTTOM + drawing.MIDDLE
     ((left, top), (right, bottom)) = chart.lines("dashed")[0]
     per_factor_of_2 = (bottom - top) / 4
-    assert (left, right) == (report.LEFT, RIGHT) and chart.points[0] == (left, top)
+    assert (left, right) == (drawing.LEFT, RIGHT) and chart.points[0] == (left, top)
     assert chart.points[1] == (HALF, pytest.approx(top + 3 * per_factor_of_2, abs=0.02))
     assert {"falling as 1/T", "gap 0.0075"} <= set(chart.texts)
 
 
 def test_stages_follow_one_another(tmp_path):
     loss, rate = charts_of(page_of(tmp_path, RESULTS))[2:]
-    assert [x for x, _ in loss.lines("spiking")[0]] == [(report.LEFT + HALF) / 2, HALF]
+    assert [x for x, _ in loss.lines("spiking")[0]] == [(drawing.LEFT + HALF) / 2, HALF]
     assert [x for x, _ in loss.lines("spiking")[1]] == [(HALF + RIGHT) / 2, RIGHT]
-    assert loss.lines("dashed") == [[(HALF, report.TOP), (HALF, BOTTOM)]]
-    assert loss.texts["internal"][0] == report.LEFT and loss.texts["prediction"][0] == HALF
+    assert loss.lines("dashed") == [[(HALF, drawing.TOP), (HALF, BOTTOM)]]
+    assert loss.texts["internal"][0] == drawing.LEFT and loss.texts["prediction"][0] == HALF
     (_, five), (_, two) = loss.lines("spiking")[0]
     (_, half), (_, fifth) = loss.lines("spiking")[1]
     assert two - five == pytest.approx(fifth - half, abs=0.02), "equal factors of the loss are equal distances"
-    assert rate.points[-1] == (RIGHT, report.TOP), "0.2 is the last tick"
-    assert rate.lines("spiking")[0][0][1] == pytest.approx((report.TOP + LOW_BOTTOM) / 2)
+    assert rate.points[-1] == (RIGHT, drawing.TOP), "0.2 is the last tick"
+    assert rate.lines("spiking")[0][0][1] == pytest.approx((drawing.TOP + LOW_BOTTOM) / 2)
 
 
 def test_short_stages_keep_their_names_apart(tmp_path):
     log = [{"stage": s, "step": n, "loss": 1.0} for s, n in (("general", 1), ("internal", 1), ("prediction", 998))]
     texts = charts_of(page_of(tmp_path, RESULTS, log))[2].texts
     places = [texts[s][0] for s in ("general", "internal", "prediction")]
-    assert places == [report.LEFT, report.LEFT + report.STAGE_GAP, report.LEFT + 2 * report.STAGE_GAP]
+    assert places == [drawing.LEFT, drawing.LEFT + charts.STAGE_GAP, drawing.LEFT + 2 * charts.STAGE_GAP]
 
 
 @pytest.mark.parametrize(
-    ("changes", "log", "charts"),
+    ("changes", "log", "pictures"),
     [
         (ANN, LOG, 1),
         (ANN, None, 0),
@@ -192,9 +193,9 @@ def test_short_stages_keep_their_names_apart(tmp_path):
         ({}, [{"stage": "internal", "step": 0, "loss": 1e-9}, {"stage": "internal", "step": 0, "loss": 1e9}], 3),
     ],
 )  # fmt: skip
-def test_missing_pieces(tmp_path, changes, log, charts):
+def test_missing_pieces(tmp_path, changes, log, pictures):
     text = page_of(tmp_path, RESULTS | changes, log)
-    assert len(charts_of(text)) == charts and "<details>" not in text
+    assert len(charts_of(text)) == pictures == text.count("(CSV)") and "Options of the run" not in text
     for chart in charts_of(text):
         for kind in ("spiking", "grid", "dashed", "teacher", "equilibrium"):
             assert all(0 <= x <= RIGHT and 0 <= y <= BOTTOM for line in chart.lines(kind) for x, y in line)
@@ -202,7 +203,7 @@ def test_missing_pieces(tmp_path, changes, log, charts):
 
 def test_results_may_be_bare(tmp_path):
     page_of(tmp_path, {"task": "rte", "equilibrium": 0.5}, log=None)
-    assert charts_of(accuracy_svg({}))[0].points == []
+    assert charts_of(standalone(charts.accuracy({}).svg))[0].points == []
 
 
 def test_a_single_t_lies_in_the_middle(tmp_path):
@@ -212,14 +213,14 @@ def test_a_single_t_lies_in_the_middle(tmp_path):
 
 def test_crowded_ticks_are_thinned(tmp_path):
     chart = charts_of(page_of(tmp_path, RESULTS | {"spiking": {str(t): 0.5 for t in range(1, 100)}}))[0]
-    places = sorted(x for text, (x, y) in chart.texts.items() if y == BOTTOM + report.TICK)
-    assert len(chart.points) == 99 and min(b - a for a, b in zip(places, places[1:], strict=False)) >= report.TICK_GAP
+    places = sorted(x for text, (x, y) in chart.texts.items() if y == BOTTOM + drawing.TICK)
+    assert len(chart.points) == 99 and min(b - a for a, b in zip(places, places[1:], strict=False)) >= drawing.TICK_GAP
 
 
 def test_little_noise_does_not_fill_the_axis(tmp_path):
     chart = charts_of(page_of(tmp_path, {"equilibrium": 0.999, "spiking": {"2": 0.998, "4": 0.999}}))[0]
-    ticks = [float(text) for text, (x, _) in chart.texts.items() if x == report.LEFT - report.BESIDE]
-    assert max(ticks) == 100 and max(ticks) - min(ticks) >= report.LEAST_SPAN / 2
+    ticks = [float(text) for text, (x, _) in chart.texts.items() if x == drawing.LEFT - drawing.BESIDE]
+    assert max(ticks) == 100 and max(ticks) - min(ticks) >= charts.LEAST_SPAN / 2
 
 
 def test_hostile_strings_are_escaped(tmp_path):
@@ -237,7 +238,7 @@ def test_hostile_strings_are_escaped(tmp_path):
 
 def test_unreadable_options_are_left_out(tmp_path):
     (tmp_path / "training_args.json").write_text("{")
-    assert "<details>" not in page_of(tmp_path, RESULTS)
+    assert "Options of the run" not in page_of(tmp_path, RESULTS)
 
 
 def test_failure_leaves_the_old_report(tmp_path):
@@ -248,9 +249,9 @@ def test_failure_leaves_the_old_report(tmp_path):
 
 
 def test_svg_for_the_readme_stands_alone():
-    svg = accuracy_svg(RESULTS)
+    svg = standalone(charts.accuracy(RESULTS).svg)
     chart = Chart(svg)
-    assert "var(" not in svg and report.LIGHT["teacher"] in svg
+    assert "var(" not in svg and drawing.LIGHT["teacher"] in svg
     background = next(e for tag, e in chart.elements if tag == "rect")
-    assert (background.get("width"), background.get("height")) == (str(report.WIDTH), str(report.HEIGHT))
-    assert f".paper {{ fill: {report.LIGHT['paper']} }}" in svg and len(chart.points) == 3
+    assert (background.get("width"), background.get("height")) == (str(drawing.WIDTH), str(drawing.HEIGHT))
+    assert f".paper {{ fill: {drawing.LIGHT['paper']} }}" in svg and len(chart.points) == 3
