@@ -46,12 +46,14 @@ class Predict:
         "float",
         choices=ARITHMETICS,
     )
+    encoding: str = option("of standard input and output", "utf-8")
     seed: int = option("accepted for uniformity: prediction draws no random numbers", 0)
     device: str = option("where to compute", "cpu", choices=("cpu", "cuda"))
     workers: int = option(WORKERS_HELP, 0)
 
     def __post_init__(self):
         require_at_least(self, workers=0)
+        require_byte_lines(self.encoding)
         if self.time_steps not in (None, AUTO):
             require_at_least(self, time_steps=1)
 
@@ -88,10 +90,20 @@ def json_request(line, number):
     return Request((fields["text"], fields["pair"]) if "pair" in fields else fields["text"], line, fields)
 
 
-def requests_of(stream, as_json):
+def require_byte_lines(encoding):
+    """InputError unless it is an encoding, one in which the end of a line is one byte."""
+    try:
+        fits = "\n\t".encode(encoding) == b"\n\t"
+    except (LookupError, ValueError):
+        fits = False
+    if not fits:
+        raise InputError(f"--encoding: found {encoding!r}, expected one such as utf-8, latin-1 or cp1252")
+
+
+def requests_of(stream, as_json, encoding):
     """The requests of a stream's lines, as they come. InputError after the last if none of them has any text."""
     empty = True
-    for number, line in enumerate(lines_of(stream), 1):
+    for number, line in enumerate(lines_of(stream, encoding=encoding), 1):
         empty &= not line.strip()
         yield json_request(line, number) if as_json else plain_request(line)
     if empty:
@@ -110,6 +122,10 @@ def main(argv=None):
     options = parse(Predict, argv, prog="python -m nanospike.predict", positional="texts")
     if options.texts and not any(t.strip() for t in options.texts):
         raise InputError("no text given: expected texts as arguments, or lines on standard input")
+    if sys.stdout is None:
+        raise InputError("standard output is closed: nobody would get the answers")
+    if options.encoding != "utf-8" and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding=options.encoding)
     model = options.model or bundled("student")
     classify = Classifier(
         model, options.time_steps, options.device, options.workers, quiet=False, arithmetic=options.arithmetic
@@ -118,7 +134,7 @@ def main(argv=None):
         batches = [[plain_request(t) for t in options.texts]]
     else:
         most = BATCHES_AHEAD * classify.batch_size * classify.workers.size
-        batches = as_they_come(requests_of(sys.stdin, options.json), most)
+        batches = as_they_come(requests_of(sys.stdin, options.json, options.encoding), most)
     for batch in batches:
         answers = classify.answers([request.text for request in batch])
         for request, answer in zip(batch, answers, strict=True):

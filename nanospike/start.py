@@ -27,6 +27,9 @@ def command(main, processes=1):
     Where nobody reads what it prints any more (`... | head -1`), it ends without a word.
     processes: the most that it can use; None: any number.
     """
+    for stream in (sys.stdout, sys.stderr):  # whatever the locale says: what cannot be said in it is written as \\udc80
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     warnings.showwarning = lambda message, *rest, **more: print(f"warning: {message}", file=sys.stderr)
     here = World()
     try:
@@ -36,7 +39,10 @@ def command(main, processes=1):
         with terminated_as_interrupted(here), quiet_without_a_reader(), here.one_voice():
             main()
         here.wait()
-    except (InputError, OSError) as error:
+    except MemoryError as error:
+        told = f" ({_one_line(error)})" if str(error) else ""
+        here.stop(f"error: not enough memory{told}; a smaller --batch-size, --max-length or --workers needs less", 2)
+    except (InputError, OSError, UnicodeError) as error:
         here.stop(f"error: {_one_line(error)}", 2, together=getattr(error, "on_all_ranks", False))
     except Stopped:  # on every rank: nobody has to be stopped by another
         if here.rank == 0:

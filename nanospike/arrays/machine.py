@@ -6,16 +6,14 @@ import re
 import shutil
 import subprocess
 from importlib.metadata import distributions
-from pathlib import Path
 
 import numpy as np
 
 from .backend import device_state
-from .workers import blas_threads, cores
+from .workers import blas_threads, cores, cpu_quota
 
 CORE_NAMES = ("scipy_openblas_get_corename64_", "openblas_get_corename64_", "openblas_get_corename")
 WHEELS = {11: "cupy-cuda11x<14", 12: "cupy-cuda12x", 13: "cupy-cuda13x"}  # by the CUDA version that the driver knows
-CGROUP = Path("/sys/fs/cgroup")
 
 
 def blas():
@@ -41,19 +39,6 @@ def _kernel():
             function = getattr(library, name)
             function.restype = ctypes.c_char_p
             return function().decode("ascii", "replace")
-    return None
-
-
-def cpu_quota(root=CGROUP):
-    """Cores' worth of time that the container may use, a float; None: no limit."""
-    for path, period in (("cpu.max", None), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
-        try:
-            words = (root / path).read_text().split()
-            words += (root / period).read_text().split() if period else []
-            quota, per = float(words[0]), float(words[1])
-        except (OSError, ValueError, IndexError):
-            continue
-        return quota / per if quota > 0 else None
     return None
 
 

@@ -6,20 +6,38 @@ NumPy's functions let other threads run while they compute. A device has no use 
 """
 
 import ctypes
+import math
 import os
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import numpy as np
 
 WORKERS_HELP = "threads that share the work on the CPU; 0: one per core that may be used"
+CGROUP = Path("/sys/fs/cgroup")
 SETTERS = ("scipy_openblas_set_num_threads64_", "openblas_set_num_threads64_", "openblas_set_num_threads")
 
 
+def cpu_quota(root=CGROUP):
+    """Cores' worth of time that the container may use, a float; None: no limit."""
+    for path, period in (("cpu.max", None), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            words = (root / path).read_text().split()
+            words += (root / period).read_text().split() if period else []
+            quota, per = float(words[0]), float(words[1])
+        except (OSError, ValueError, IndexError):
+            continue
+        return quota / per if quota > 0 else None
+    return None
+
+
 def cores():
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many cores this process may use: those it may run on, or fewer by the quota of its container."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, math.ceil(cpu_quota() or allowed)))
 
 
 def blas_threads():
@@ -39,6 +57,15 @@ class _OneBlasThread:
 
     def __init__(self):
         self.lock, self.inside, self.before = threading.Lock(), 0, None
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._in_a_fork)
+
+    def _in_a_fork(self):
+        """A fork has none of the threads that were inside, or held the lock."""
+        self.lock = threading.Lock()
+        if self.inside:
+            self.inside = 0
+            blas_threads()[1](self.before)
 
     @contextmanager
     def __call__(self, get, set_):
@@ -69,14 +96,17 @@ class Workers:
     def __init__(self, size=1, device="cpu"):
         self._blas = blas_threads() if device == "cpu" else None
         self.size = (size or cores()) if self._blas else 1
+        if size > self.size and device == "cpu":
+            told = "the threads of this NumPy's BLAS cannot be limited, and more would get in each other's way"
+            warnings.warn(f"--workers {size}: one does it all; {told}", stacklevel=2)
         self._lock, self._pool, self._process = threading.Lock(), None, None
 
     def map(self, function, items):
-        """[function(item) for item in items], several at a time."""
+        """[function(item) for item in items], several at a time; on the CPU, each with one thread of BLAS."""
         items = list(items)
-        if self.size < 2 or len(items) < 2:
-            return [function(item) for item in items]
         with self.one_blas_thread():
+            if self.size < 2 or len(items) < 2:
+                return [function(item) for item in items]
             return list(self._threads().map(function, items))
 
     def one_blas_thread(self):
@@ -85,6 +115,8 @@ class Workers:
 
     def _threads(self):
         """The pool, made when it is first needed, and anew in a process that was forked: a fork has no threads."""
+        if self._process not in (None, os.getpid()):
+            self._lock = threading.Lock()  # a thread of the process that was forked may have held it
         with self._lock:
             if self._process != os.getpid():
                 self._pool, self._process = ThreadPoolExecutor(self.size, "nanospike"), os.getpid()

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import sys
 import tomllib
 import types
@@ -121,13 +122,25 @@ def _as(kind, value):
     """`value` as a `kind`; ValueError where it says something else, such as 1.5 or true for a whole number."""
     if not isinstance(value, READ_FROM[kind]) or isinstance(value, bool) != (kind is bool):
         raise ValueError
-    return kind(value)
+    if kind is str:
+        return _as_utf8(value)
+    return Path(value).expanduser() if kind is Path else kind(value)
+
+
+def _as_utf8(text):
+    """Text of the command line as UTF-8, whatever the locale made of its bytes; what is none stays as it is."""
+    try:
+        return os.fsencode(text).decode("utf-8")
+    except UnicodeError:
+        return text
 
 
 def _from_file(path, known):
     try:
-        values = {k.replace("-", "_"): v for k, v in tomllib.loads(path.read_text(encoding="utf-8")).items()}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        values = {k.replace("-", "_"): v for k, v in tomllib.loads(path.read_text(encoding="utf-8-sig")).items()}
+    except RecursionError:
+        raise InputError(f"--config {path}: too deep to be read") from None
+    except (OSError, ValueError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise InputError(f"--config {path}: {getattr(error, 'strerror', None) or error}") from None
     if unknown := sorted(values.keys() - known.keys()):
         raise InputError(f"--config {path}: unknown {', '.join(unknown)}; known: {', '.join(known)}")

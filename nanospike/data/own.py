@@ -207,7 +207,8 @@ def _classes(raw):
 def _label(raw, row):
     value = raw.labels[row]
     name = canonical(value)
-    if not name or any(ord(c) < 32 for c in name) or isinstance(value, (list, dict)) or len(name) > 200:
+    strange = any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in name)  # ends of lines, halves of surrogate pairs
+    if not name or strange or isinstance(value, (list, dict)) or len(name) > 200:
         shown = str(value)[:40]
         raise InputError(f"{raw.path}, line {raw.lines[row]}: label {shown!r}, expected a word or a number")
     return name

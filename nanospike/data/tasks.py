@@ -208,7 +208,7 @@ def row_index(table):
     place, seen = table.header.index("index"), {}
     for number, row in table.rows:
         value = "" if len(row) <= place or row[place] is None else str(row[place])
-        if not value.strip() or "\t" in value or "\n" in value:
+        if not value.strip() or any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in value):
             raise InputError(f"{table.path}, line {number}: index: found {value!r}, expected one for each row")
         if seen.setdefault(value, number) != number:
             raise InputError(f"{table.path}, line {number}: index {value}: found again, as in line {seen[value]}")

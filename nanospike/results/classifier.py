@@ -20,6 +20,7 @@ from .inference import AT_A_TIME, require_head
 
 PREDICT_STEPS = 32  # of a student that recommends none
 ANYTIME_STEPS = 16  # the most of anytime inference
+MOST_STEPS = 2**20
 ANYTIME_DECAY = 1  # at time step t a lead of margin / t is enough: so does the error of a rate fall
 AUTO = "auto"
 
@@ -136,4 +137,4 @@ def _how(time_steps, raw_config, path):
 
 
 def _count(value):
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 1 <= value <= MOST_STEPS

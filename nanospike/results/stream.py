@@ -1,5 +1,6 @@
 """Lines that come one after another, answered while they come: what is read ahead is bounded."""
 
+import codecs
 import os
 import queue
 import threading
@@ -11,11 +12,13 @@ LONGEST = 2**20  # bytes of a line
 PAUSE = 0.01  # seconds: input that is silent for so long makes those answer who wait
 
 
-def lines_of(stream, name="standard input"):
-    """The lines of a text stream, without their ends, each as soon as it is there; read as UTF-8.
+def lines_of(stream, name="standard input", encoding="utf-8"):
+    """The lines of a text stream, without their ends, each as soon as it is there, whatever the locale says.
 
-    InputError for a line that is not UTF-8 or longer than LONGEST bytes, after all lines before it.
+    InputError for a line that is not of the encoding or longer than LONGEST bytes, after all lines before it.
     """
+    if stream is None:
+        raise InputError(f"{name}: closed")
     try:
         descriptor = stream.fileno()
     except OSError:  # io.StringIO and the like
@@ -25,19 +28,21 @@ def lines_of(stream, name="standard input"):
     while chunk := os.read(descriptor, CHUNK):  # the stream's own buffer would keep its lock while it waits
         *lines, held = (held + chunk).split(b"\n")
         for line in lines:
-            yield _decoded(line, done, name)
+            yield _decoded(line, done, name, encoding)
             done += len(line) + 1
         if len(held) > LONGEST:
             raise InputError(f"{name}: a line longer than {LONGEST} bytes, from byte {done} on")
     if held:
-        yield _decoded(held, done, name)
+        yield _decoded(held, done, name, encoding)
 
 
-def _decoded(line, start, name):
+def _decoded(line, start, name, encoding):
+    line = line if start or encoding != "utf-8" else line.removeprefix(codecs.BOM_UTF8)
     try:
-        return line.decode("utf-8").removesuffix("\r")
+        return line.decode(encoding).removesuffix("\r")
     except UnicodeDecodeError as error:
-        raise InputError(f"{name}: not UTF-8 text: {error.reason} at byte {start + error.start}") from None
+        told = encoding.upper() if encoding == "utf-8" else encoding
+        raise InputError(f"{name}: not {told} text: {error.reason} at byte {start + error.start}") from None
 
 
 def as_they_come(items, most):
