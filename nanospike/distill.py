@@ -26,6 +26,7 @@ from .model.head import described, in_its_unit, scale_of, standardise
 from .model.loss import teacher_layers
 from .model.simulate import SpikingRun
 from .model.student_teacher import load_any_teacher
+from .model.twins import arrange
 from .results.anytime import calibrated
 from .results.energy import of_results
 from .results.inference import (
@@ -169,6 +170,8 @@ def run(began, options, task, models, data, tokenizer, masking):
     if "general" in data:
         data["general"] = world().in_turn(lambda: data["general"].tokenised(cache_of(options)))
     student = fit_thresholds(student, options, teacher, data.get("internal", data.get("general")))
+    for model in (teacher, student):
+        arrange(model.tree)
     job = Run(options, student.parameters())
     training = in_units(data, scale)
     if job.world.rank == 0:

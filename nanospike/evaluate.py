@@ -5,6 +5,7 @@ import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .arrays.backend import PRECISIONS
 from .arrays.workers import WORKERS_HELP, Workers
 from .config.errors import InputError
 from .config.options import flag, option, parse, plain, require_at_least
@@ -33,7 +34,8 @@ from .results.inference import (
     table,
     with_teacher,
 )
-from .start import announce, command
+from .start import accelerate, announce, command
+from .training.options import FAST_HELP, PRECISION_HELP, require_precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,8 @@ class Evaluate(OwnFiles):
     seed: int = option("accepted for uniformity: evaluation draws no random numbers", 0)
     device: str = option("where to compute", "cpu", choices=("cpu", "cuda"))
     workers: int = option(WORKERS_HELP, 0)
+    fast: bool = option(FAST_HELP, True)
+    precision: str = option(PRECISION_HELP, "float32", choices=tuple(PRECISIONS))
     margin: float | None = option(
         "anytime inference: an example stops at the first of the time steps where its best logit leads by this much; "
         "without it, all run to the end",
@@ -91,6 +95,7 @@ class Evaluate(OwnFiles):
 
     def __post_init__(self):
         self._resolve_task()
+        require_precision(self)
         if not self.time_steps or min(self.time_steps) < 1:
             raise InputError(f"--time-steps: found {list(self.time_steps)}, expected whole numbers of at least 1")
         if is_test(self.split) and self.output_dir is None:
@@ -172,6 +177,7 @@ def read_own(options, student):
 
 def run(options, task, student, teacher, data, theirs, index):
     announce(options)
+    accelerate(options)
     if options.output_dir:
         options.output_dir.mkdir(parents=True, exist_ok=True)
     found, costs, how = {}, None, spiking_run(options)

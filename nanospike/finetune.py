@@ -19,6 +19,7 @@ from .model.bert import Flow
 from .model.head import TARGET, Scale, described, in_its_unit, scale_of, standardise
 from .model.loss import label_loss
 from .model.teacher import load_teacher, with_classifier
+from .model.twins import arrange
 from .results.inference import confusion_table, nested, teacher_logits, with_teacher
 from .start import begin, command, require_startable
 from .training.loop import Run, Stage
@@ -103,6 +104,7 @@ def run(options, task, teacher, tokenizer, data):
     kept = {key: value for key, value in teacher.raw_config.items() if key != TARGET}
     teacher.raw_config = kept | described(task, scale)
     started = time.perf_counter()
+    arrange(teacher.tree)
     job = Run(options, teacher.parameters())
     job.train([stage_of(options, task, teacher, data, job.workers, scale)])
     if job.world.rank:

@@ -9,10 +9,12 @@ import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
+from .arrays.backend import set_precision
 from .config.errors import InputError
 from .config.options import plain
 from .files.lock import Lock
 from .files.model_files import require_empty, write_json
+from .model.twins import use_fast
 from .training.loop import Stopped
 from .training.parallel import World, world
 from .training.resume import ARGS, LOG, require_resumable, stopped_early
@@ -108,6 +110,7 @@ def _require_startable(options):
 def begin(options):
     """Print and save the resolved options; the output directory, empty unless --resume, exists from here on."""
     world().once(_begin, options)
+    accelerate(options)
 
 
 def _begin(options):
@@ -119,6 +122,17 @@ def _begin(options):
         print("stopped before its first checkpoint: from the beginning", file=sys.stderr)
     announce(options)
     write_json(Path(options.output_dir) / ARGS, plain(options))
+
+
+def accelerate(options):
+    """Choose how the blocks of the graph are computed, and say so."""
+    if options.device == "cuda":
+        set_precision(options.precision)
+        said = f"fused kernels, products in {options.precision}"
+    else:
+        said = use_fast(options.fast)
+    if world().rank == 0:
+        print(f"computing with {said}", file=sys.stderr)
 
 
 def announce(options):

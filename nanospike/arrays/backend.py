@@ -218,10 +218,16 @@ def _scalar(value, dtype):
 
 
 def product(a, b, out, transpose_a=False, transpose_b=False, accumulate=False):
-    """out = op(a) op(b), or out += that: matrices, or stacks (n, ., .) of them, by cuBLAS.
+    """out = op(a) op(b), or out += that: matrices, or stacks (n, ., .) of them, on a device by cuBLAS.
 
     Matrices may be blocks of columns of others; stacks are C-contiguous.
     """
+    if namespace(a, b, out) is np:
+        a, b = (m.swapaxes(-1, -2) if turned else m for m, turned in ((a, transpose_a), (b, transpose_b)))
+        if accumulate:
+            out += a @ b
+            return out
+        return np.matmul(a, b, out=out)
     from cupy_backends.cuda.libs import cublas
 
     rows, columns = out.shape[-2:]
@@ -244,10 +250,30 @@ def product(a, b, out, transpose_a=False, transpose_b=False, accumulate=False):
 
 def joined(matrices):
     """Matrices (n, D) that lie in memory one after the other, as one of all their rows, a view; else None."""
-    first, end = matrices[0], matrices[0].data.ptr
+    xp, first = namespace(*matrices), matrices[0]
+    end = address(first)
     for m in matrices:
-        if m.data.ptr != end or not m.flags.c_contiguous:
+        if address(m) != end or not m.flags.c_contiguous or m.base is None or m.base is not first.base:
             return None
         end += m.nbytes
     rows = sum(len(m) for m in matrices)
-    return namespace(first).ndarray((rows, first.shape[1]), first.dtype, memptr=first.data)
+    if xp is np:
+        return np.lib.stride_tricks.as_strided(first, (rows, first.shape[1]))
+    return xp.ndarray((rows, first.shape[1]), first.dtype, memptr=first.data)
+
+
+def address(array):
+    """Where an array begins in its device's memory."""
+    return array.ctypes.data if namespace(array) is np else array.data.ptr
+
+
+def side_by_side(arrays):
+    """Copies of arrays of one dtype, views of one new buffer in which each follows the one before."""
+    xp = namespace(*arrays)
+    whole, views, start = xp.empty(sum(a.size for a in arrays), arrays[0].dtype), [], 0
+    for a in arrays:
+        view = whole[start : start + a.size].reshape(a.shape)
+        view[...] = a
+        views.append(view)
+        start += a.size
+    return views

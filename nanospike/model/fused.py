@@ -1,11 +1,13 @@
-"""Twins of the graph's blocks on a GPU, of kernels and products by cuBLAS. What they compute: bert.py, the reference.
+"""Twins of the graph's blocks: products, and kernels for what stands between them. What they compute: bert.py.
 
-Only twins.py chooses them. A vjp changes nothing that it may need again: a solver calls it many times.
+The kernels are those of arrays/fused_gpu.py (a GPU) or of arrays/fused_cpu.py (NumPy, the extra `fast`), which has the
+same functions. Only twins.py chooses them. A vjp changes nothing that it may need again: a solver calls it many times.
 """
 
 import math
 
-from ..arrays import fused_gpu as gpu
+import numpy as np
+
 from ..arrays.backend import joined, namespace, product
 from ..arrays.tree import RowSum, add, child
 from .neuron import bounds
@@ -13,15 +15,26 @@ from .neuron import bounds
 PARTS = ("query", "key", "value")
 
 
+def kernels(xp):
+    """The module with the kernels for arrays of a library."""
+    if xp is np:
+        from ..arrays import fused_cpu as module
+    else:
+        from ..arrays import fused_gpu as module
+    return module
+
+
 def embeddings(input_ids, token_type_ids, p, eps):
     """See bert.embeddings."""
     xp = namespace(input_ids)
     ids, types = (xp.ascontiguousarray(a, dtype=xp.int64) for a in (input_ids, token_type_ids))
-    y, unit, inv_std = gpu.embed(ids, types, p, eps, None)
+    y, unit, inv_std = kernels(xp).embed(ids, types, p, eps, None)
     positions, length = p["position_embeddings"]["weight"], ids.shape[1]
 
     def vjp(dy, grads):
-        dx, sums = gpu.norm_fire_back(xp.ascontiguousarray(dy), y, unit, inv_std, p["LayerNorm"]["weight"], None)
+        dx, sums = kernels(xp).norm_fire_back(
+            xp.ascontiguousarray(dy), y, unit, inv_std, p["LayerNorm"]["weight"], None
+        )
         norm = child(grads, "LayerNorm")
         add(norm, "bias", sums[1])
         add(norm, "weight", sums[2])
@@ -80,12 +93,14 @@ def project(x, p, heads, neurons):
         product(flat, weight, raw[:, columns], transpose_b=True)
     between = [neurons(n) for n in ("key", "value")]
     shape = (batch, length, heads)
-    split, key, value = gpu.split_fire(raw, [p[n]["bias"] for n in PARTS], shape, between, neurons.rates is not None)
+    split, key, value = kernels(xp).split_fire(
+        raw, [p[n]["bias"] for n in PARTS], shape, between, neurons.rates is not None
+    )
     neurons.note("key", key)
     neurons.note("value", value)
 
     def vjp(dsplit, dx, grads):
-        draw, sums = gpu.split_fire_back(dsplit, split, between)
+        draw, sums = kernels(xp).split_fire_back(dsplit, split, between)
         if grads is not None:
             dweight = product(draw, flat, xp.empty((3 * width, width), x.dtype), transpose_a=True)
             for i, n in enumerate(PARTS):
@@ -108,20 +123,20 @@ def attend(split, mask, neurons):
     query, key, value = (part.reshape(-1, length, head) for part in split)
     scale, square = 1 / math.sqrt(head), (batch * heads, length, length)
     scores = product(query, key, xp.empty(square, split.dtype), transpose_b=True).reshape(batch, heads, length, length)
-    weights = gpu.softmax(scores, xp.ascontiguousarray(mask, dtype=xp.int64), scale)
+    weights = kernels(xp).softmax(scores, xp.ascontiguousarray(mask, dtype=xp.int64), scale)
     stacked = weights.reshape(square)
     context = product(stacked, value, xp.empty_like(value))
     between = neurons("attention")
-    sent = gpu.merge_fire(context.reshape(split.shape[1:]), between)
+    sent = kernels(xp).merge_fire(context.reshape(split.shape[1:]), between)
     neurons.note("attention", sent)
 
     def vjp(dsent, dscores):
-        dcontext = gpu.merge_fire_back(dsent, sent, heads, between).reshape(value.shape)
+        dcontext = kernels(xp).merge_fire_back(dsent, sent, heads, between).reshape(value.shape)
         dsplit = xp.empty_like(split)
         dquery, dkey, dvalue = (part.reshape(value.shape) for part in dsplit)
         dweights = product(dcontext, value, xp.empty(square, split.dtype), transpose_b=True)
         product(stacked, dcontext, dvalue, transpose_a=True)
-        gpu.softmax_back(dweights, stacked, None if dscores is None else xp.ascontiguousarray(dscores), scale)
+        kernels(xp).softmax_back(dweights, stacked, None if dscores is None else xp.ascontiguousarray(dscores), scale)
         product(dweights, key, dquery)
         product(dweights, query, dkey, transpose_a=True)
         return dsplit
@@ -137,11 +152,11 @@ def dense_norm(x, residual, p, eps, neurons, population):
     xp, dense, norm, between = namespace(x), p["dense"], p["LayerNorm"], neurons(population)
     flat, width = x.reshape(-1, x.shape[-1]), residual.shape[-1]
     mixed = product(flat, dense["weight"], xp.empty((len(flat), width), x.dtype), transpose_b=True)
-    y, unit, inv_std = gpu.norm_fire(mixed, dense["bias"], residual, norm, eps, between)
+    y, unit, inv_std = kernels(xp).norm_fire(mixed, dense["bias"], residual, norm, eps, between)
     neurons.note(population, y)
 
     def vjp(dy, grads):
-        dsum, sums = gpu.norm_fire_back(xp.ascontiguousarray(dy), y, unit, inv_std, norm["weight"], between)
+        dsum, sums = kernels(xp).norm_fire_back(xp.ascontiguousarray(dy), y, unit, inv_std, norm["weight"], between)
         dflat = dsum.reshape(-1, width)
         if grads is not None:
             dense_grads, norm_grads = child(grads, "dense"), child(grads, "LayerNorm")
@@ -160,12 +175,12 @@ def dense_gelu(x, dense, neurons):
     xp, between = namespace(x), neurons("intermediate")
     flat = x.reshape(-1, x.shape[-1])
     wide = product(flat, dense["weight"], xp.empty((len(flat), len(dense["weight"])), x.dtype), transpose_b=True)
-    sent = gpu.gelu_fire(wide, dense["bias"], between)
+    sent = kernels(xp).gelu_fire(wide, dense["bias"], between)
     y = sent.reshape(*x.shape[:-1], -1)
     neurons.note("intermediate", y)
 
     def vjp(dy, dx, grads):
-        dwide, sums = gpu.gelu_fire_back(dy, sent, wide, between)
+        dwide, sums = kernels(xp).gelu_fire_back(dy, sent, wide, between)
         if grads is not None:
             add(grads, "weight", product(dwide, flat, xp.empty_like(dense["weight"]), transpose_a=True))
             add(grads, "bias", sums)

@@ -1,35 +1,62 @@
 """Which blocks of the graph run fused: the one place where a twin is chosen. A block's portable form is the reference.
 
-A twin serves where its arrays are (a GPU) and where it can do what is asked; otherwise the portable form does. Twins
-are not imported where they cannot be used.
+A twin serves where its arrays are (a GPU, or float32 on a CPU after use_fast) and where it can do what is asked; the
+portable form does otherwise. Twins are not imported where they cannot be used.
 """
 
+import importlib.util
 from contextlib import contextmanager
 
+import numpy as np
+
 from ..arrays import ops
-from ..arrays.backend import has_kernels, namespace
+from ..arrays.backend import has_kernels, joined, namespace, side_by_side
 from .neuron import POPULATIONS, UNKNOWN, bounds
 
 GELU = ("gelu", "gelu_python")  # values of hidden_act that the twin of an encoder computes
 WIDEST = 16 * 1024  # bytes of a row: the kernels keep three in a block's shared memory
 
-_state = {"fused": True}
+_state = {"device": True, "host": False}
+
+
+def use_fast(wanted):
+    """Compile the blocks on the CPU from here on, if `wanted` and numba is there: what is done, in words."""
+    _state["host"] = bool(wanted) and importlib.util.find_spec("numba") is not None
+    if _state["host"]:
+        return "blocks compiled by numba"
+    return "NumPy alone" if not wanted else "NumPy alone: numba is not installed (pip install 'nanospike[fast]')"
 
 
 @contextmanager
 def portable():
     """Within it no twin serves, on any thread."""
-    _state["fused"] = False
+    before = dict(_state)
+    _state.update(device=False, host=False)
     try:
         yield
     finally:
-        _state["fused"] = True
+        _state.update(before)
 
 
 def usable(*arrays):
-    """Whether kernels can run on these arrays, all of one dtype, float32 or float64."""
-    kinds = {a.dtype.name for a in arrays}
-    return _state["fused"] and len(kinds) == 1 and kinds < {"float32", "float64"} and has_kernels(namespace(*arrays))
+    """Whether kernels can run on these arrays, of one dtype: float32, on a GPU also float64."""
+    kinds, xp = {a.dtype.name for a in arrays}, namespace(*arrays)
+    if xp is np:
+        return _state["host"] and kinds == {"float32"}
+    return _state["device"] and len(kinds) == 1 and kinds < {"float32", "float64"} and has_kernels(xp)
+
+
+def arrange(tree):
+    """Put the matrices of query, key and value of every encoder side by side, so that they can be one product.
+
+    Where twins serve: the tree's arrays are replaced by copies, views of one buffer.
+    """
+    for layer in tree["encoder"]["layer"]:
+        parts = [layer["attention"]["self"][n] for n in ("query", "key", "value")]
+        weights = [p["weight"] for p in parts]
+        if usable(*weights) and joined(weights) is None:
+            for part, view in zip(parts, side_by_side(weights), strict=True):
+                part["weight"] = view
 
 
 def encoder(x, p, config, flow, name):

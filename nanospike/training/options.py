@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..arrays.backend import PRECISIONS
 from ..arrays.workers import WORKERS_HELP
 from ..config.errors import InputError
 from ..config.options import option, require_at_least
@@ -14,6 +15,15 @@ from ..config.options import option, require_at_least
 def part_of(share, number):
     """share * number, without what rounding adds or takes: 7, not a little more, of 0.28 and 25; 29 of 0.29 and 100."""
     return round(share * number, 6)
+
+
+FAST_HELP = "on the CPU, compile what stands between matrix products, if numba is installed"
+PRECISION_HELP = "how products on a GPU round their factors; sums are float32"
+
+
+def require_precision(options):
+    if options.precision != "float32" and options.device != "cuda":
+        raise InputError(f"--precision {options.precision}: for --device cuda, found {options.device}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +50,8 @@ class TrainingOptions:
     seed: int = option("seed of all that is random: initial weights, order of the data, masks, dropout", 0)
     device: str = option("where to compute", "cpu", choices=("cpu", "cuda"))
     workers: int = option(WORKERS_HELP, 0)
+    fast: bool = option(FAST_HELP, True)
+    precision: str = option(PRECISION_HELP, "float32", choices=tuple(PRECISIONS))
 
     @property
     def class_factors(self):
@@ -49,6 +61,7 @@ class TrainingOptions:
     def __post_init__(self):
         require_at_least(self, workers=0, batch_size=1, max_steps=0, max_length=3, log_every=1, save_every=0, seed=0)
         require_at_least(self, learning_rate=0, weight_decay=0, clip_norm=0)
+        require_precision(self)
         if not 0 <= self.warmup <= 1:
             raise InputError(f"--warmup: found {self.warmup}, expected a share between 0 and 1")
         if not all(0 < v < math.inf for v in (self.epochs if isinstance(self.epochs, tuple) else (self.epochs,))):

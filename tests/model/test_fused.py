@@ -1,4 +1,4 @@
-"""The fused blocks of a GPU against the portable graph on NumPy: values and gradients, for every kind of neuron."""
+"""The fused blocks of a GPU, and those that numba compiles, against the portable graph on NumPy."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from models import LOOPS, random_batch, random_student, random_teacher
 
-from nanospike.arrays.backend import has_kernels, joined, product, to_device, to_host
+from nanospike.arrays.backend import has_kernels, joined, product, side_by_side, to_device, to_host
 from nanospike.model import bert, equilibrium, twins
 
 TOLERANCE = {"float32": 2e-4, "float64": 1e-10}
@@ -28,6 +28,21 @@ def gpu(cupy):
     return cupy
 
 
+CASES = [("cuda", "float32"), ("cuda", "float64"), ("cpu", "float32")]
+
+
+@pytest.fixture
+def fused(request, device, cupy):
+    """The device of a case, where its twins serve; what a portable() block then computes is the reference."""
+    if device == "cuda" and not has_kernels(cupy):
+        pytest.skip("no GPU, and no emulation of one that runs kernels")
+    if device == "cpu":
+        pytest.importorskip("numba", reason="the extra `fast` is not installed")
+        twins.use_fast(True)
+    yield device
+    twins.use_fast(False)
+
+
 def compare(found, expected, dtype, what):
     largest = max(float(np.abs(expected).max()), 1e-3)
     np.testing.assert_allclose(to_host(found) / largest, expected / largest, atol=TOLERANCE[dtype], err_msg=what)
@@ -41,12 +56,13 @@ def results(make, teacher, device, **terms):
     return loss, grads, student.equilibrium(*batch)
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("device, dtype", CASES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_equals_the_portable_graph(gpu, kind, dtype):
+def test_equals_the_portable_graph(fused, kind, dtype):
     make = lambda device: random_student(device=device, dtype=dtype, **KINDS[kind])  # noqa: E731
-    loss, grads, settled = results(make, dtype, "cuda")
-    expected_loss, expected_grads, expected = results(make, dtype, "cpu")
+    loss, grads, settled = results(make, dtype, fused)
+    with twins.portable():
+        expected_loss, expected_grads, expected = results(make, dtype, "cpu")
     assert loss == pytest.approx(expected_loss, rel=TOLERANCE[dtype])
     assert settled.rates.keys() == expected.rates.keys()
     for name, rates in expected.rates.items():
@@ -57,29 +73,32 @@ def test_equals_the_portable_graph(gpu, kind, dtype):
         compare(grads[name], gradient, dtype, name)
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
-def test_a_teacher_equals_the_portable_one(gpu, dtype):
-    batch = {device: random_batch(device=device) for device in ("cpu", "cuda")}
-    found, expected = (random_teacher(device=d, dtype=dtype)(*batch[d]) for d in ("cuda", "cpu"))
+@pytest.mark.parametrize("device, dtype", CASES)
+def test_a_teacher_equals_the_portable_one(fused, dtype):
+    found = random_teacher(device=fused, dtype=dtype)(*random_batch(device=fused))
+    with twins.portable():
+        expected = random_teacher(dtype=dtype)(*random_batch())
     for name in ("hidden_states", "attention_scores"):
         for i, (a, b) in enumerate(zip(getattr(found, name), getattr(expected, name), strict=True)):
             compare(a, b, dtype, f"{name} {i}")
     compare(found.logits, expected.logits, dtype, "logits")
 
 
-def test_a_vjp_may_be_called_again(gpu):
-    student, batch = random_student(device="cuda"), random_batch(device="cuda")
+@pytest.mark.parametrize("device, dtype", CASES)
+def test_a_vjp_may_be_called_again(fused, dtype):
+    student, batch = random_student(device=fused, dtype=dtype), random_batch(device=fused)
     network = equilibrium.Network.on(student.tree, student.config, *batch)
     trace = network.sweep(network.rate_neurons())
     rng = np.random.default_rng(0)
-    dhidden = [to_device(rng.standard_normal(h.shape), "cuda") for h in trace.hidden_states]
-    dscores = [to_device(rng.standard_normal(s.shape), "cuda") for s in trace.attention_scores]
+    dhidden = [to_device(rng.standard_normal(h.shape).astype(dtype), fused) for h in trace.hidden_states]
+    dscores = [to_device(rng.standard_normal(s.shape).astype(dtype), fused) for s in trace.attention_scores]
     first = to_host(trace.vjp(list(dhidden), list(dscores), {}))
     assert np.array_equal(first, to_host(trace.vjp(list(dhidden), list(dscores))))
     assert np.abs(first).max() > 0
 
 
-def test_where_a_twin_serves(gpu):
+@pytest.mark.parametrize("device, dtype", CASES)
+def test_where_a_twin_serves(fused, dtype):
     def serves(encoder=0, flow=None, x=None, **changes):
         config = replace(student.config, **changes)
         network = equilibrium.Network.on(student.tree, student.config, *random_batch(device=student.device))
@@ -87,19 +106,47 @@ def test_where_a_twin_serves(gpu):
         x, name = network.current if x is None else x, f"encoder.{encoder}"
         return twins.encoder(x, student.tree["encoder"]["layer"][encoder], config, flow, name) is not None
 
-    student = random_student(device="cuda", thresholds=("encoder.1.key",))
+    student = random_student(device=fused, dtype=dtype, thresholds=("encoder.1.key",))
     assert serves() and not serves(1)  # the second has thresholds that are parameters
     assert serves(flow=bert.Flow())
     assert not serves(flow=bert.Flow(drop=lambda x: (x, lambda dy: dy)))
     assert not serves(flow=bert.Flow(fire=lambda name, x: (x, None)))
     assert not serves(operators="softmax") and not serves(operators="norm") and not serves(operators="query")
-    student = random_student()
-    assert not serves(x=np.zeros((3, 5, 8)), flow=bert.Flow())
+    with twins.portable():
+        assert not serves()
+    twins.use_fast(False)
+    assert serves() == (fused == "cuda")
+
+
+@pytest.mark.parametrize("device, dtype", CASES)
+def test_matrices_that_lie_side_by_side_are_one_product(fused, dtype):
+    student, batch = random_student(device=fused, dtype=dtype), random_batch(device=fused)
+    before = student.equilibrium(*batch)
+    twins.arrange(student.tree)
+    live = student.parameters()
+    assert joined([live[f"encoder.layer.0.attention.self.{n}.weight"] for n in ("query", "key", "value")]) is not None
+    after = student.equilibrium(*batch)
+    for name, rates in before.rates.items():
+        compare(after.rates[name], to_host(rates), dtype, name)
+    live["encoder.layer.0.attention.self.key.weight"][...] = 0
+    bias = to_host(live["encoder.layer.0.attention.self.key.bias"]).clip(0, 1)
+    key = to_host(student.equilibrium(*batch).rates["encoder.0.key"])
+    np.testing.assert_allclose(key, np.broadcast_to(bias, key.shape), rtol=1e-6)
+
+
+@pytest.mark.parametrize("device, dtype", CASES)
+@pytest.mark.parametrize("name", ["value.weight", "intermediate.dense.bias", "output.LayerNorm.weight", "key.bias"])
+def test_not_a_number_is_seen(fused, dtype, name):
+    student, batch = random_student(device=fused, dtype=dtype), random_batch(device=fused)
+    live = student.parameters()
+    live[next(n for n in live if n.endswith(name))].reshape(-1)[0] = np.nan
+    assert np.isnan(to_host(student.equilibrium(*batch).logits)).all()
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("stacked", [False, True])
-def test_products(gpu, dtype, stacked):
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_products(device, gpu, dtype, stacked):
     rng = np.random.default_rng(1)
     draw = lambda *shape: rng.standard_normal((3, *shape) if stacked else shape).astype(dtype)  # noqa: E731
     for a, b, flags in (
@@ -109,16 +156,21 @@ def test_products(gpu, dtype, stacked):
     ):
         turned = lambda m, key, flags=flags: m.swapaxes(-1, -2) if flags.get(key) else m  # noqa: E731
         expected, start = turned(a, "transpose_a") @ turned(b, "transpose_b"), draw(4, 6)
-        out = to_device(start.copy(), "cuda")
-        given = to_device(a, "cuda"), to_device(b, "cuda")
+        out = to_device(start.copy(), device)
+        given = to_device(a, device), to_device(b, device)
         compare(product(*given, out, **flags), expected, dtype, str(flags))
-        out[...] = to_device(start, "cuda")
+        out[...] = to_device(start, device)
         compare(product(*given, out, **flags, accumulate=True), start + expected, dtype, str(flags))
 
 
-def test_joined_matrices_are_a_view(gpu):
-    whole = gpu.arange(24, dtype=gpu.float32).reshape(6, 4)
-    one = joined([whole[:2], whole[2:3], whole[3:]])
+def test_joined_matrices_are_a_view(xp, device):
+    if not has_kernels(xp) and xp is not np:
+        pytest.skip("no GPU, and no emulation of one that runs kernels")
+    whole = xp.arange(24, dtype=xp.float32)
+    parts = [whole[:8].reshape(2, 4), whole[8:12].reshape(1, 4), whole[12:].reshape(3, 4)]
+    one = joined(parts)
     one[4, 1] = -1
-    assert float(whole[4, 1]) == -1 and one.shape == (6, 4)
-    assert joined([whole[:2], whole[3:]]) is None
+    assert float(whole[17]) == -1 and one.shape == (6, 4)
+    assert joined([parts[0], parts[2]]) is None
+    copies = side_by_side([parts[2], parts[0]])
+    assert joined(copies) is not None and np.array_equal(to_host(copies[1]), to_host(parts[0]))
