@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from ..arrays.backend import joined, namespace, product
+from ..arrays.ops import split_heads
 from ..arrays.tree import RowSum, add, child
 from .neuron import bounds
 
@@ -71,11 +72,19 @@ def encoder(x, p, config, mask, flow, name):
     inner, inner_vjp = dense_gelu(middle, p["intermediate"]["dense"], state)
     y, y_vjp = dense_norm(inner, middle, p["output"], eps, state, "output")
 
-    def vjp(dy, dscores=None, grads=None, neurons=None):
-        dinner, dmiddle = y_vjp(dy, child(grads, "output"))
-        inner_vjp(dinner, dmiddle, child(grads, "intermediate", "dense"))
-        dcontext, dx = middle_vjp(dmiddle, child(grads, "attention", "output"))
-        project_vjp(attend_vjp(dcontext, dscores), dx, child(grads, "attention", "self"))
+    def vjp(dy, dscores=None, grads=None, neurons=None, drates=None):
+        def plus(kind, d):
+            own = drates.get(f"{name}.{kind}") if drates else None
+            return d if own is None else d + own.reshape(d.shape)
+
+        dinner, dmiddle = y_vjp(plus("output", dy), child(grads, "output"))
+        inner_vjp(plus("intermediate", dinner), dmiddle, child(grads, "intermediate", "dense"))
+        dcontext, dx = middle_vjp(plus("attention_output", dmiddle), child(grads, "attention", "output"))
+        dsplit = attend_vjp(plus("attention", dcontext), dscores)
+        for part, kind in enumerate(("key", "value"), 1):
+            if drates and (own := drates.get(f"{name}.{kind}")) is not None:
+                dsplit[part] += split_heads(own, heads)
+        project_vjp(dsplit, dx, child(grads, "attention", "self"))
         return dx
 
     return y, scores, vjp

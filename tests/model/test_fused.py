@@ -1,5 +1,6 @@
 """The fused blocks of a GPU, and those that numba compiles, against the portable graph on NumPy."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 from models import LOOPS, random_batch, random_student, random_teacher
 
 from nanospike.arrays.backend import has_kernels, joined, product, side_by_side, to_device, to_host
+from nanospike.arrays.tree import leaves
 from nanospike.model import bert, equilibrium, twins
+from nanospike.model.neuron import POPULATIONS
 
 TOLERANCE = {"float32": 2e-4, "float64": 1e-10}
 KINDS = {
@@ -95,6 +98,23 @@ def test_a_vjp_may_be_called_again(fused, dtype):
     first = to_host(trace.vjp(list(dhidden), list(dscores), {}))
     assert np.array_equal(first, to_host(trace.vjp(list(dhidden), list(dscores))))
     assert np.abs(first).max() > 0
+
+
+@pytest.mark.parametrize("device, dtype", CASES)
+def test_cotangents_of_populations_inside_arrive(fused, dtype):
+    found = []
+    for device in (fused, "cpu"):
+        student, rng = random_student(device=device, dtype=dtype), np.random.default_rng(3)
+        network = equilibrium.Network.on(student.tree, student.config, *random_batch(device=device))
+        with twins.portable() if len(found) else nullcontext():
+            fire = equilibrium.Recorder(network.rate_neurons())
+            trace = network.sweep(fire)
+            draw = lambda a: to_device(rng.standard_normal(a.shape).astype(dtype), device)  # noqa: B023, E731
+            drates = {f"encoder.{i}.{p}": draw(fire.rates[f"encoder.{i}.{p}"]) for i in (0, 1) for p in POPULATIONS}
+            dhidden, grads = [None, None, draw(trace.hidden_states[-1])], {}
+            found.append({"current": trace.vjp(dhidden, None, grads, drates)} | dict(leaves(grads)))
+    for name, value in found[1].items():
+        compare(found[0][name], value, dtype, name)
 
 
 @pytest.mark.parametrize("device, dtype", CASES)
