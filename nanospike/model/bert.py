@@ -111,7 +111,7 @@ def embeddings(input_ids, token_type_ids, p, norm, positions=None):
         return twin(input_ids, token_type_ids, p, norm.keywords["eps"])
     length, table = input_ids.shape[1], p["position_embeddings"]["weight"]
     word, word_vjp = ops.embedding(input_ids, p["word_embeddings"]["weight"])
-    rows = namespace(table).arange(length) if positions is None else positions
+    rows = namespace(input_ids).arange(length) if positions is None else positions
     position, position_vjp = ops.embedding(rows, table)
     total, segment_vjp = word + position, None
     if "token_type_embeddings" in p:

@@ -7,6 +7,7 @@ from ..config.errors import InputError
 from ..files.model_files import read_json
 from . import equilibrium
 from .bert import TeacherOutput
+from .families import BERT
 from .student import load_student
 from .teacher import load_teacher
 
@@ -15,7 +16,7 @@ class StudentTeacher:
     """A Student with what training asks of a teacher.Teacher."""
 
     def __init__(self, student):
-        self.student = student.computing()
+        self.student, self.family = student, BERT
         self.config, self.tree, self.device = student.config, student.tree, student.device
         self.directory, self.raw_config = student.directory, student.raw_config
 
@@ -23,7 +24,7 @@ class StudentTeacher:
         """(TeacherOutput, None) of ids, mask and segments that are known to be right."""
         if differentiable:
             raise InputError("a student that teaches is not trained itself")
-        network = equilibrium.Network.on(self.student.tree, self.config, *inputs)
+        network = equilibrium.Network.on(self.student.computing().tree, self.config, *inputs)
         settled, _ = equilibrium.solve(network, differentiable=False)
         if not settled.converged:
             warnings.warn(f"teacher {self.directory}: {settled.message}", RuntimeWarning, stacklevel=2)

@@ -40,6 +40,8 @@ def portable():
 
 def usable(*arrays):
     """Whether kernels can run on these arrays, of one dtype: float32, on a GPU also float64."""
+    if not all(hasattr(a, "dtype") for a in arrays):  # a table whose rows are made low-bit as they are read
+        return False
     kinds, xp = {a.dtype.name for a in arrays}, namespace(*arrays)
     if xp is np:
         return _state["host"] and kinds == {"float32"}
