@@ -132,6 +132,18 @@ def write_pairs(folder, header, row, labels):
         (folder / f"{split}.tsv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
 
 
+def write_own(root):
+    """Files of one's own: words, numbers, pairs, and texts without labels."""
+    rows = [line.partition("\t")[::2] for line in TRAIN.splitlines()]
+    for name, labels in (("reviews", ("complaint", "praise")), ("stars", ("1.5", "4.5"))):
+        lines = [f'"{text}",{labels[int(label)]}' for label, text in rows]
+        (root / f"{name}.csv").write_text("\n".join(["text,label", *lines]) + "\n", encoding="utf-8")
+    (root / "new.csv").write_text("\n".join(["index,text", '7,"the tea , cold"', "9,fine"]), encoding="utf-8")
+    (root / "texts.txt").write_text("\n".join(text for _, text in rows), encoding="utf-8")
+    asked = [{"question": "how was it ?", "answer": text, "verdict": int(label)} for label, text in rows]
+    (root / "questions.jsonl").write_text("\n".join(map(json.dumps, asked)), encoding="utf-8")
+
+
 SPLITS = {"train": TRAIN, "dev": DEV, "test": DEV}
 
 
@@ -165,6 +177,7 @@ def stand_ins(tmp_path_factory):
         "book-the-adventures-of-sherlock-holmes",
     ):
         (root / f"{corpus}.txt").write_text(CORPUS, encoding="utf-8")
+    write_own(root)
     (root / "docs").mkdir()
     (root / "tools" / "results").mkdir(parents=True)
     for program in (REPOSITORY / "tools").glob("*.py"):
