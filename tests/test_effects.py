@@ -198,6 +198,11 @@ def stopped_at(one, other, p):
     assert one.scores["mean_time_steps"] == 4 and other.scores["mean_time_steps"] == 2
 
 
+def halved(one, other, p):
+    sizes = [(run.out / "a" / "model.safetensors").stat().st_size for run in (one, other)]
+    assert sizes[1] < 0.7 * sizes[0]
+
+
 NO_GPU = Row("cpu", "cuda", "status", check=refused("device cuda: CuPy is not installed"))
 THREADS = Row(1, 2, "pools")
 
@@ -224,6 +229,7 @@ BASE = {
     "predict": {"model": "{p}/student", "texts": ("a joy", "the tea was cold ."), "time_steps": 4, "workers": 1},
     "export": {"model": "{p}/shift", "format": "integer", "out": ("{out}/a",)},
     "report": {"directory": ("{out}/student",), "time_steps": "1,2", "text": "the soup was warm"},
+    "convert": {"paths": ("{p}/teacher", "{out}/a")},
     "doctor": {"seconds": 0},
 }  # fmt: skip
 
@@ -404,6 +410,13 @@ EXPORT = {
     "device": NO_GPU,
 }
 
+CONVERT = {
+    "paths": Row(("{p}/teacher", "{out}/a"), ("{p}/teacher", "{out}/b"), "files", check=left("b/model.safetensors")),
+    "dtype": Row("float32", "float16", "printed", check=halved),
+    "seed": Row(0, 1, alike="files seeds"),  # nothing is drawn
+    "device": NO_GPU,
+}
+
 DOCTOR = {
     "seconds": Row(0, 0.02, "printed", check=lambda one, other, p: "GFLOP/s" in other.printed),
     "json": Row(False, True, "printed", check=lambda one, other, p: json.loads(other.printed)["versions"]),
@@ -419,6 +432,7 @@ TABLES = {
     "energy": ENERGY,
     "report": REPORT,
     "predict": PREDICT,
+    "convert": CONVERT,
     "export": EXPORT,
     "doctor": DOCTOR,
 }

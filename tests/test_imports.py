@@ -119,7 +119,7 @@ def test_nothing_in_the_repository_imports_another_framework():
     assert guilty.keys() <= reference | {"tools/bench_torch.py"}, guilty
 
 
-LATE = "scipy scipy.stats scipy.sparse matplotlib tqdm huggingface_hub torch tokenizers safetensors cupy mpi4py".split()
+LATE = "scipy scipy.stats scipy.sparse matplotlib onnx huggingface_hub torch tokenizers safetensors cupy mpi4py".split()
 
 
 def test_import_is_light():

@@ -135,18 +135,24 @@ def load_teacher(directory, device="cpu", dtype="float32"):
     tensors; pooler and classifier are used if present. InputError names what is missing or mis-shaped; unexpected
     tensors are a warning.
     """
-    directory, kind = Path(directory), float_dtype(dtype)
-    library(device)
+    directory = Path(directory)
+    float_dtype(dtype), library(device)
     require_directory(directory)
-    config_path = directory / "config.json"
-    raw = read_json(config_path)
+    raw = read_json(directory / "config.json")
+    family = family_of(raw, directory / "config.json")
+    tensors = family.our_tensors(hugging_face_names(read_model_tensors(directory), family.prefix))
+    return teacher_of(raw, tensors, directory, device, dtype)
+
+
+def teacher_of(raw, tensors, directory, device="cpu", dtype="float32"):
+    """The Teacher of a config.json's object, in `directory`, and of {BERT's name: tensor}; see load_teacher."""
+    kind, config_path = float_dtype(dtype), directory / "config.json"
     family = family_of(raw, config_path)
     config = family.config(raw, declared_labels(raw, config_path) or 2, config_path)
-    tensors = family.our_tensors(hugging_face_names(read_model_tensors(directory), family.prefix))
     require_depth(config, tensors, directory)
     classifier = tensors.get("classifier.weight")
     if classifier is not None and (other := other_head(raw)):
-        warnings.warn(f"{directory}: the classifier of {other} is left out: it does not tell texts apart", stacklevel=2)
+        warnings.warn(f"{directory}: the classifier of {other} is left out: it does not tell texts apart", stacklevel=3)
         tensors = {n: t for n, t in tensors.items() if not n.startswith("classifier.")}
         classifier = None
     if classifier is not None:
