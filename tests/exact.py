@@ -50,13 +50,13 @@ class Reference:
     def behind(self, counts, residual, matrix, norm):
         unit = 2.0**-norm.point
         weights = matrix.weights * norm.scale * unit
-        return self.norm(counts @ weights + residual * norm.residual * unit + self.t * norm.bias * unit, norm, self.t)
+        return self.norm(counts @ weights + residual * norm.residual * unit + self.t * norm.before * unit, norm, self.t)
 
     def norm(self, x, norm, t):
         sizes = abs(x).sum(axis=-1, keepdims=True) * 2.0**norm.point
         level = (sizes >= t * norm.steps.astype(float)).sum(axis=-1)[..., None]
         gain = norm.triples[level] * 2.0 ** -norm.exponents[level].astype(float)
-        return np.floor(x * gain * 2.0 ** norm.shift.astype(float)) * (norm.live != 0)
+        return np.floor(x * gain * 2.0 ** norm.shift.astype(float)) * (norm.live != 0) + norm.after * float(t)
 
     def attention(self, q, k, v, half):
         """Example by example, head by head, key by key without padding."""

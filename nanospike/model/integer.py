@@ -5,9 +5,11 @@ own, a power of two per row or per norm, as fine as 32 bits allow for LONGEST ti
 
     query, key, value, intermediate   drive = alpha X + b t >= v (c + 1 - initial), X a sum of patterns: both sides are
                                       divided by alpha and have `bits` fractional bits, per row
-    before a norm                     rows of different alpha are added up, so that all have one unit, 2^-point
+    before a norm                     rows of different alpha are added up, so that all have one unit, 2^-point; in 64
+                                      bits
     behind a norm                     both sides are divided by |w|; where w is negative, what the norm reads has been
-                                      turned round; where w is next to nothing, the drive is b t alone
+                                      turned round; where w is next to nothing, the drive is b t alone. A drive beyond
+                                      2 v t is as good as 2 v t: so much is kept, in 32 bits
     scores, weights                   compared with constants of the time step; weights are powers of two
     context                           sums of powers of two, with `context_bits` fractional bits
 
@@ -29,7 +31,10 @@ from .quantise import split
 LONGEST = 64  # time steps for which 32 bits are made to suffice
 LARGEST = 2**31 - 1
 ROOM = LARGEST / LONGEST
-MOST_BITS = 16  # fractional: finer than this changes no spike that anybody will see
+# Fractional bits: of what a matrix drives, of sums before a norm, of what leaves one. Coarser ones let neurons close to
+# their threshold decide otherwise than in float32, and each such spike changes many behind it.
+ROW_BITS, POINT_BITS, NORM_BITS = 16, 28, 24
+LOUDEST = 2  # thresholds in each time step that a drive behind a norm is cut off at: nothing fires more than one spike
 SCORE_BITS = 24  # fractional, of what turns scores into powers of two
 CLASSIFIER_BITS = 8
 POWERS = np.array([2**n for n in range(-LEAST_POWER, -1, -1)] + [0], np.int32)  # 2^(15 + d) of d = 0, -1, ..., left out
@@ -65,22 +70,26 @@ class Matrix:
 class Norm:
     """A norm by a power of two, of numbers in units of 2^-point.
 
-    scale (D,) int32: what one weight of the matrix before it counts; residual (D,): what a spike that goes past the
-    matrix does; bias (D,): of each time step; all three negative where the gain is. steps (n,) int64: a row whose sizes
+    scale (D,): what one weight of the matrix before it counts; residual (D,): what a spike that goes past the matrix
+    does; before (D,): the bias of each time step; all three negative where the gain is. steps (n,): a row whose sizes
     add up to less than t steps[0] is multiplied by triples[0] 2^-exponents[0], one below t steps[1] by the next, ...;
-    triples: 1 or 3, exponents int32 (n + 1,). shift (D,) int32: fractional bits of what leaves it; live (D,) int32: 0
-    where the gain is next to nothing, else -1. growth: the most that a number before it grows by in a time step.
+    triples: 1 or 3, exponents (n + 1,). shift (D,): fractional bits of what leaves it; live (D,): 0 where the gain is
+    next to nothing, else -1. after (D,): the bias behind it, of each time step; limit (D,): the most, of either sign,
+    that is heard of it in a time step. growth: the most that a row's sizes grow by in a time step. All int64, but only
+    the sums and steps need it.
     """
 
     point: int
     scale: Any
     residual: Any
-    bias: Any
+    before: Any
     steps: Any
     triples: Any
     exponents: Any
     shift: Any
     live: Any
+    after: Any
+    limit: Any
     growth: float
 
 
@@ -125,13 +134,13 @@ class Integers:
         return found
 
     def longest(self):
-        """(time steps that 32 bits suffice for, whatever the text; the population that needs them first)."""
-        growth = {name: cells.growth for name, cells in self.cells().items()}
+        """(time steps that 32 bits suffice for, 64 before a norm, whatever the text; the population that stops it)."""
+        steps = {name: LARGEST / cells.growth for name, cells in self.cells().items()}
         for i, encoder in enumerate(self.encoders):
             for name, norm in (("attention_output", encoder.mixed), ("output", encoder.narrowed)):
-                growth[f"encoder.{i}.{name}"] = max(growth[f"encoder.{i}.{name}"], norm.growth)
-        first = max(growth, key=growth.get)
-        return int(LARGEST / growth[first]), first
+                steps[f"encoder.{i}.{name}"] = min(steps[f"encoder.{i}.{name}"], 2.0**63 / norm.growth)
+        first = min(steps, key=steps.get)
+        return int(steps[first]), first
 
 
 def embedding_rows(tree, constants, indices):
@@ -220,7 +229,8 @@ def _driven(p, v_th):
     """(Matrix, Cells) of neurons that a matrix drives; p: its weight (O, I) and bias (O,)."""
     pattern, alpha = split(np.asarray(p["weight"]))
     used = abs(pattern).sum(axis=1, dtype=np.int64)
-    bits, live, cost, bias = _per_gain(alpha, p["bias"], v_th, used)
+    bias, v_th = np.asarray(p["bias"], np.float64), np.asarray(v_th, np.float64)
+    bits, live, cost, bias = _per_gain(alpha, bias, v_th, lambda unit: used + (abs(bias) + v_th) / unit, ROW_BITS)
     reach = np.where(live, np.ldexp(used.astype(float), bits), 0)
     weights = np.ascontiguousarray((pattern * live[:, None]).T, np.int16)
     return Matrix(weights, bits), Cells.of(cost, bias, reach)
@@ -231,38 +241,47 @@ def _normalised(p, v_th, config):
     pattern, alpha = split(np.asarray(p["dense"]["weight"]))
     alpha, bias = alpha.astype(np.float64), np.asarray(p["dense"]["bias"], np.float64)
     growth = alpha * abs(pattern).sum(axis=1) + 1 + abs(bias)
-    norm, cells, signs = _norm(p["LayerNorm"], v_th, config, growth, (alpha, 1, bias))
-    return Matrix(np.ascontiguousarray(pattern.T, np.int16), np.zeros_like(signs)), norm, cells
+    point = _point(max(1, alpha.max(), abs(bias).max()))
+    norm, cells, signs = _norm(p["LayerNorm"], v_th, config, (growth.max(), point), (alpha, 1, bias))
+    return Matrix(np.ascontiguousarray(pattern.T, np.int16), np.zeros(len(signs), np.int32)), norm, cells
 
 
 def _embedding(p, v_th, config, rows):
     """(Norm, Cells, signs) of the embedding, to which nothing is added from step to step."""
     largest = sum(float(abs(getattr(table, "table", table)).max()) for table in rows)
-    return _norm(p, v_th, config, np.array([largest]), (0, 0, 0))
+    return _norm(p, v_th, config, (largest, _point(largest)), (0, 0, 0))
 
 
-def _norm(p, v_th, config, growth, reads):
-    """(Norm, Cells, signs) of a LayerNorm p; growth (D,): what comes in grows at most by this in a time step; reads:
-    alpha (D,), what a residual's spike is worth, bias (D,)."""
-    gain, width, half = np.asarray(p["weight"], np.float64), config.hidden_size, config.half_steps
-    signs = np.where(gain < 0, -1, 1).astype(np.int32)
-    point = int(np.clip(math.floor(math.log2(ROOM / (growth.max() * (3 if half else 1)))), 0, MOST_BITS))
+def _point(largest):
+    """Fractional bits of numbers up to `largest` that are to fit into 32."""
+    return int(np.clip(math.floor(math.log2(LARGEST / largest)), 0, POINT_BITS))
+
+
+def _norm(p, v_th, config, comes, reads):
+    """(Norm, Cells, signs) of a LayerNorm p; comes: (the most that a number before it grows by in a time step, the
+    point); reads: alpha (D,), what a residual's spike is worth, bias (D,)."""
+    (growth, point), width, half = comes, config.hidden_size, config.half_steps
+    gain, bias, v_th = (np.asarray(x, np.float64) for x in (p["weight"], p["bias"], v_th))
+    signs = np.where(gain < 0, -1, 1)
     least = max(LEAST_EXPONENT, -point)
-    most = max(math.ceil(math.log2(SPREAD * growth.max())), least) + 1
+    most = max(math.ceil(math.log2(SPREAD * growth)), least) + 1
     edges, triples, exponents = _gains(least, most, half)
-    reach = width * math.sqrt(2)  # of one number over the mean size of its row, times the gain
-    bits, live, cost, bias = _per_gain(abs(gain), p["bias"], v_th, reach)
+    # A membrane is a drive of at most LOUDEST thresholds, less what one spike a step has cost; a bias has to fit too.
+    need = np.maximum((LOUDEST + 1) * v_th, abs(bias) / LONGEST)
+    bits, live, cost, after = _per_gain(abs(gain), bias, v_th, lambda unit: need / unit, NORM_BITS)
     norm = Norm(
         point,
-        *(whole(np.broadcast_to(x, width), point) * signs for x in reads),
+        *(whole(np.broadcast_to(x, width), point).astype(np.int64) * signs for x in reads),
         np.rint(edges * width * 2.0**point / SPREAD).astype(np.int64),
         triples,
         exponents,
-        bits,
-        -live.astype(np.int32),
-        float(np.ldexp(growth.max() * (3 if half else 1), point)),
+        bits.astype(np.int64),
+        -live.astype(np.int64),
+        after.astype(np.int64),
+        LOUDEST * cost.astype(np.int64),
+        float(np.ldexp(growth * width, point)),
     )
-    return norm, Cells.of(cost, bias, np.where(live, np.ldexp(reach, bits), 0)), signs
+    return norm, Cells.of(cost, np.zeros_like(cost), LOUDEST * cost.astype(np.float64)), signs.astype(np.int32)
 
 
 def _gains(least, most, half_steps):
@@ -272,29 +291,28 @@ def _gains(least, most, half_steps):
     """
     m = np.arange(least, most)
     if not half_steps:
-        return 2.0 ** (m + 0.5), np.ones(len(m) + 1, np.int32), np.append(m, most).astype(np.int32)
+        return 2.0 ** (m + 0.5), np.ones(len(m) + 1, np.int64), np.append(m, most)
     edges = np.stack([2.0**m * math.sqrt(4 / 3), 2.0 ** (m + 1) * math.sqrt(2 / 3)], axis=1).reshape(-1)
     exponents = np.append(np.stack([m, m + 2], axis=1).reshape(-1), most)
-    return edges, np.append(np.tile([1, 3], len(m)), 1).astype(np.int32), exponents.astype(np.int32)
+    return edges, np.append(np.tile([1, 3], len(m)), 1), exponents
 
 
-def _per_gain(gain, bias, v_th, reach):
+def _per_gain(gain, bias, v_th, growth, most):
     """(bits, live, cost, bias) of neurons that compare gain X + bias t with v_th (c + 1 - initial); all (W,).
 
-    reach: X grows at most by this in a time step. Neurons whose gain is so small that v_th / gain does not fit are not
-    live: their drive is bias t alone.
+    growth(unit): what has to fit, grows at most by this in a time step if `unit` is 1; most: fractional bits. Neurons
+    whose gain is so small that v_th / gain does not fit are not live: their drive is bias t alone.
     """
-    gain, bias, v_th = (np.asarray(x, np.float64) for x in (gain, bias, v_th))
     unit = np.where(gain > 0, gain, 1)
-    bits = _bits(reach + (abs(bias) + v_th) / unit)
+    bits = _bits(growth(unit), most)
     live = (gain > 0) & (bits >= 0)
     unit = np.where(live, unit, 1)
-    bits = np.maximum(np.where(live, bits, _bits(abs(bias) + v_th)), 0).astype(np.int32)
+    bits = np.maximum(np.where(live, bits, _bits(growth(unit), most)), 0).astype(np.int32)
     return bits, live, whole(v_th / unit, bits), whole(bias / unit, bits)
 
 
-def _bits(growth):
-    return np.clip(np.floor(np.log2(ROOM / growth)), -1, MOST_BITS).astype(np.int32)
+def _bits(growth, most):
+    return np.clip(np.floor(np.log2(ROOM / growth)), -1, most).astype(np.int32)
 
 
 def _context_bits(config, v_th):

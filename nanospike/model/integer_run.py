@@ -16,7 +16,7 @@ import numpy as np
 from ..arrays.ops import merge_heads, split_heads
 from ..arrays.ops_shift import LEAST_POWER
 from ..config.errors import InputError
-from .integer import EXPONENTS, POWERS, SCORE_BITS, embedding_rows, integers, require_integer
+from .integer import EXPONENTS, LOUDEST, POWERS, SCORE_BITS, embedding_rows, integers, require_integer
 from .neuron import Firing, spike, spikes_of
 from .simulate import Neurons, Population, simulate
 
@@ -77,6 +77,9 @@ class IntegerNeurons(Neurons):
             if probe.what != ("spikes",):
                 found = ", ".join(probe.what)
                 raise InputError(f"probe {probe.population}: what: found {found}, expected spikes (arithmetic integer)")
+        if self.how.window > LOUDEST - 1:
+            found = f"found {self.how.window}, expected at most {LOUDEST - 1} with arithmetic integer"
+            raise InputError(f"window: {found}")
         self.cells, self.real = constants.cells(), _real(mask)
         rest = 1 - self.how.initial + self.how.window
         self.uppers = {name: np.rint(cells.cost * rest).astype(np.int32) for name, cells in self.cells.items()}
@@ -129,8 +132,8 @@ class IntegerNetwork:
     @classmethod
     def on(cls, constants, student, input_ids, attention_mask, token_type_ids):
         positions = np.broadcast_to(np.arange(input_ids.shape[1]), input_ids.shape)
-        sums = embedding_rows(student.tree, constants, (input_ids, positions, token_type_ids))
-        return cls(constants, student.config, attention_mask, normalised(sums, constants.embedded, np.int32(1)), {})
+        sums = embedding_rows(student.tree, constants, (input_ids, positions, token_type_ids)).astype(np.int64)
+        return cls(constants, student.config, attention_mask, normalised(sums, constants.embedded, 1), {})
 
     @property
     def last(self):
@@ -185,7 +188,7 @@ class IntegerNetwork:
         """What reaches the neurons behind a norm of a matrix's sums and of the counts that go past it."""
         total = received * norm.scale
         total += residual.count * norm.residual
-        total += norm.bias * self.step
+        total += norm.before * self.step
         return normalised(total, norm, self.step)
 
     def _context(self, query, key, value, half):
@@ -217,12 +220,17 @@ def product(emitted, weights):
 
 
 def normalised(total, norm, step):
-    """The numbers of rows times the power of two nearest to one over their mean size.   (..., D) int32 -> (..., D)"""
-    sizes = abs(total).sum(axis=-1, dtype=np.int64)
+    """The drive of neurons behind a norm: rows times the power of two nearest to one over their mean size, and a bias.
+
+    total (..., D) int64, what it reads by now  ->  (..., D) int32
+    """
+    sizes = abs(total).sum(axis=-1)
     level = np.searchsorted(norm.steps * step, sizes, side="right")[..., None]
     left = norm.shift - norm.point - norm.exponents[level]
     total = total * norm.triples[level]
-    return ((total << np.maximum(left, 0)) >> np.maximum(-left, 0)) & norm.live
+    drive = ((total << np.maximum(left, 0)) >> np.maximum(-left, 0)) & norm.live
+    drive += norm.after * step
+    return np.clip(drive, -norm.limit * step, norm.limit * step).astype(np.int32)
 
 
 def score_steps(half, step):

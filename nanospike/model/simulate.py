@@ -27,7 +27,7 @@ from .probes import Recorder
 
 DRIVES = ("differential", "instant")
 ARITHMETICS = ("float", "integer")
-TIE = 2.0**-16  # of v_th: closer to a threshold, rounding decides
+TIE = 2.0**-21  # of v_th, for each time step: closer to a threshold, rounding decides
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class Neurons:
         _, upper, lower = levels(v_th, self.how.initial, self.leak, self.how.window)
         if "softmax" in self.config.shifts and population.endswith(".attention"):
             # Counts times powers of two meet a threshold exactly, and often, where t (sum / t) is next to it.
-            upper, lower = upper - TIE * v_th, lower + TIE * v_th
+            upper, lower = upper - TIE * self.step * v_th, lower + TIE * self.step * v_th
         spikes = spikes_of(population, self.how.spikes, self.config)
         return Firing(spikes=spikes, v_th=v_th, leak=self.leak, reset=self.how.reset, upper=upper, lower=lower)
 

@@ -22,13 +22,13 @@ LAYOUT = """\
 
 `integers.npz` (NumPy: `np.load`) holds a student of nanospike: {encoders} encoders of width {hidden} with
 {heads} heads, {labels} outputs{names}. With it, additions, shifts and comparisons give its decisions spike for spike,
-for up to {longest} time steps in sums of 32 bits (row sizes of a norm: 64).
+for up to {longest} time steps in 32 bits, but for the sums x before a norm: 64.
 
 One text is a row of L token numbers, the first [CLS], the last [SEP]. Populations are visited in the order `embedding`,
 then per encoder i `encoder.i.` `query`, `key`, `value`, `attention`, `attention_output`, `intermediate`, `output`. t is
 the time step, from 1; c of a population the sum of what its neurons have fired so far, (L, width).
 
-    words, positions, segments      (rows, {hidden}) int16 or int32: the embedding is a sum of three rows, x
+    words, positions, segments      (rows, {hidden}) int32: the embedding is a sum of three rows, x
     heads, encoders, longest        int16: heads of an encoder; encoders; time steps that 32 bits are enough for
     score_bits, context_bits        int8; power_sums (15,) int32: see "Attention"
     classifier.weights, .bias       ({hidden}, {labels}) int8, ({labels},) int32: logits are c[0] weights + bias t, c
@@ -54,22 +54,24 @@ the time step, from 1; c of a population the sum of what its neurons have fired 
     of these two and of embedding, see "Norms"
     edges                           (n,) int64
     triples, exponents              (n + 1,) int8
-    places, live                    ({hidden},) int8, ({hidden},) int32
+    places, live                    ({hidden},) int8
+    after, limit                    ({hidden},) int32
 
 ## Neurons
 
     ahead = drive + bias t - cost c
     fires +1 where ahead >= level, -1 where ahead <= -level and its kind allows it;  c is then counted on
 
-The embedding's drive is t times what its norm makes of x, which is the same at every step (its edges are not times t).
+The embedding's drive is t times what its norm makes of x with t = 1: x is the same at every step.
 
 ## Norms
 
     size  = sum of |x| over the row
     n     = how many of edges t are at most size
     y     = triples[n] x, shifted left by places - exponents[n] (to the right where that is negative), and live
+    drive = y + after t, cut off at limit t and -limit t
 
-Shifts to the right round down. y is the drive of the population. `live` is -1 or 0: where a gain is next to nothing, 0.
+Shifts to the right round down. `live` is -1, and 0 where a gain is next to nothing. What is cut off changes no spike.
 
 ## Attention
 
@@ -115,7 +117,7 @@ def dump(student, constants, spikes):
     }
     for name, table in zip(("words", "positions", "segments"), tables(student.tree), strict=True):
         rows = whole(table[np.arange(table.shape[0])], constants.embedded.point) * constants.signs
-        found[name] = rows.astype(np.int16) if abs(rows).max() < 2**15 else rows
+        found[name] = rows
     for name, cells in constants.cells().items():
         kind = SPIKES.index(spikes_of(name, spikes, config))
         level = np.rint(cells.cost / 2).astype(np.int32)
@@ -131,8 +133,8 @@ def dump(student, constants, spikes):
             found[f"{at}{name}.shift"] = getattr(encoder, name).shift.astype(np.int8)
         for name, norm in (("attention_output", encoder.mixed), ("output", encoder.narrowed)):
             found |= _norm(at + name, norm)
-            found |= {f"{at}{name}.scale": norm.scale, f"{at}{name}.residual": norm.residual}
-            found[f"{at}{name}.before"] = norm.bias
+            for kind in ("scale", "residual", "before"):
+                found[f"{at}{name}.{kind}"] = getattr(norm, kind).astype(np.int32)
     return found
 
 
@@ -142,7 +144,9 @@ def _norm(name, norm):
         f"{name}.triples": norm.triples.astype(np.int8),
         f"{name}.exponents": norm.exponents.astype(np.int8),
         f"{name}.places": (norm.shift - norm.point).astype(np.int8),
-        f"{name}.live": norm.live,
+        f"{name}.live": norm.live.astype(np.int8),
+        f"{name}.after": norm.after.astype(np.int32),
+        f"{name}.limit": norm.limit.astype(np.int32),
     }
 
 

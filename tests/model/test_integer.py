@@ -49,11 +49,11 @@ def spikes_of(student, inputs, how):
 def test_the_same_spikes_as_in_float64_with_the_same_constants(seed, spikes):
     options = {"weights": ("ternary", "binary")[seed % 2], "half_steps": seed in (1, 2), "own": seed > 1}
     student = integer_student(seed, spikes=spikes, v_th=(1.0, 0.7)[seed % 2], **options)
-    inputs, initial = random_batch(seed, (7, 1, 4)), (0.5, 0.3)[seed // 3]
-    how = SpikingRun(time_steps=6, spikes=spikes, initial=initial, arithmetic="integer")
+    inputs, (initial, window) = random_batch(seed, (7, 1, 4)), ((0.5, 0.0), (0.25, 0.125))[seed // 3]
+    how = SpikingRun(time_steps=6, spikes=spikes, initial=initial, window=window, arithmetic="integer")
     found, run = spikes_of(student, inputs, how)
     constants = integer.integers(student.computing().tree, student.config)
-    expected, logits = exact.spikes_of(student.computing(), constants, inputs, 6, spikes, initial)
+    expected, logits = exact.spikes_of(student.computing(), constants, inputs, 6, spikes, initial - window)
     assert found.keys() == expected.keys()
     for name, fired in expected.items():
         assert (found[name] == fired).all(), name
@@ -98,7 +98,7 @@ def test_spikes_are_those_of_the_float_student_but_for_the_last_bits_of_constant
                 ties += other.sum() if name == "encoder.0.attention" and steps == 3 else 0
             assert mine.logits[steps].dtype == np.float32
     assert ties == 0  # sums of thirds times powers of two, exactly half a spike from a count
-    assert differing / neurons < 2e-3
+    assert differing / neurons < 5e-4
 
 
 @pytest.mark.parametrize("half_steps", [False, True])
@@ -107,14 +107,17 @@ def test_a_norm_is_that_of_floats_cut_off_to_its_fractional_bits(half_steps):
     student = integer_student(0, half_steps=half_steps)
     norm = integer.integers(student.computing().tree, student.config).encoders[0].mixed
     gain = np.sign(student.tree["encoder"]["layer"][0]["attention"]["output"]["LayerNorm"]["weight"])
-    total = (rng.standard_normal((300, 24)) * 2.0 ** rng.uniform(4, 20, (300, 1))).astype(np.int32)
+    total = (rng.standard_normal((300, 24)) * 2.0 ** rng.uniform(4, 32, (300, 1))).astype(np.int64)
     for step in (1, 3):
         found = integer_run.normalised(total, norm, np.int32(step))
         rows = total / (step * 2.0**norm.point)
         unit, _ = shift_norm(rows, np.ones(24), np.zeros(24), half_steps)
         inside = abs(rows).mean(axis=1) > 2.0 ** (8 - norm.point)  # the smallest sizes are whole numbers
         assert 150 < inside.sum() < 300
-        expected = np.floor(unit * step * 2.0**norm.shift)
+        heard = np.floor(unit * step * 2.0**norm.shift) + norm.after * step
+        cut_off = abs(heard) > norm.limit * step
+        assert 0 < cut_off[inside].mean() < 0.5
+        expected = np.clip(heard, -norm.limit * step, norm.limit * step)
         np.testing.assert_array_equal(found[inside], expected[inside])
     assert (norm.live == -1).all() and (np.sign(norm.residual) == gain).all()
 
@@ -147,7 +150,8 @@ def test_no_float_array_in_its_loop(monkeypatch, spikes):
         if frame.f_code.co_filename not in files:
             return None
         for name, value in {**frame.f_locals, "returned": argument}.items():
-            for path, array in arrays(value, set(), name):
+            held = value if isinstance(value, (np.ndarray, np.generic, dict, list, tuple)) else None
+            for path, array in arrays(held, set(), name):  # what objects hold is looked at after the step
                 seen.add(f"{frame.f_code.co_name}.{path}")
                 kinds.add((array.dtype.kind, f"{frame.f_code.co_name}.{path}"))
         return look
@@ -177,6 +181,7 @@ def test_sums_stay_within_the_bound_that_the_weights_give():
     constants = integer.integers(student.computing().tree, student.config)
     longest, population = constants.longest()
     assert longest >= integer.LONGEST
+    assert all(cells.cost.dtype == cells.bias.dtype == np.int32 for cells in constants.cells().values())
     how = SpikingRun(time_steps=12, arithmetic="integer").resolved(student.config)
     neurons = integer_run.IntegerNeurons(how, student.config, constants, inputs[1])
     network = integer_run.IntegerNetwork.on(constants, student.computing(), *inputs)
@@ -257,6 +262,8 @@ def test_options_that_do_not_go_with_integers():
         student.simulate(*random_batch(), time_steps=2, arithmetic="fixed")
     with pytest.raises(InputError, match="probe embedding: what: found membrane"):
         student.simulate(*random_batch(), time_steps=2, probes=[Probe("embedding", "membrane")], arithmetic="integer")
+    with pytest.raises(InputError, match="window: found 1.5, expected at most 1 with arithmetic integer"):
+        student.simulate(*random_batch(), time_steps=2, window=1.5, arithmetic="integer")
     with pytest.raises(InputError, match="drive instant"):
         student.simulate(*random_batch(), time_steps=2, drive="instant", arithmetic="integer")
     with pytest.raises(InputError, match="on the cpu only, found device cuda"):
