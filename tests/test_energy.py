@@ -90,6 +90,23 @@ def test_formats(made, tmp_path, capsys):
         assert row["ConnectionSparsity"] == 0
 
 
+def test_a_student_in_integers_has_their_prices(made, tmp_path):
+    teacher = nanospike.load_teacher(made / "teacher")
+    shape = vars(teacher.config) | {"operators": "shift", "weights": "ternary"}
+    nanospike.init_student(shape, teacher=teacher).save(tmp_path / "student")
+    (tmp_path / "student/vocab.txt").write_text((made / "teacher/vocab.txt").read_text())
+    argv = ("--task", "sst-2", "--data-dir", made / "data", "--model", tmp_path / "student", "--time-steps", "1,2")
+    for name in ("float", "integer"):
+        assert run(evaluate.main, *argv, "--arithmetic", name, "--energy", "--output-dir", tmp_path / name) == 0
+    real, whole = (read(tmp_path / name / "energy.json") for name in ("float", "integer"))
+    assert (real["constants"]["name"], whole["constants"]["name"]) == ("float32", "int32")
+    assert whole["words"].startswith("multiplication-free") and whole["ann"] == real["ann"]
+    assert [(r["operation"], r["count"]) for r in whole["audit"]] == [
+        (r["operation"], r["count"]) for r in real["audit"]
+    ]
+    assert all(r["count"] == 0 for r in whole["audit"] if r["kind"] == "float")
+
+
 def header(directory):
     with open(directory / "model.safetensors", "rb") as file:
         return 8 + int.from_bytes(file.read(8), "little")
@@ -109,6 +126,10 @@ def test_options_have_their_effect(made, capsys):
     assert set(found("--time-steps", "3")["time_steps"]) == {"3"}
     assert found("--batch-size", 1)["time_steps"] == plain["time_steps"]
     assert found("--seed", 9)["time_steps"] == plain["time_steps"]
+    whole = found("--constants", "int32")
+    assert whole["time_steps"]["1"]["sop_pj"] < plain["time_steps"]["1"]["sop_pj"]
+    for name in ("ann", "ann_int8"):
+        assert whole[name] == plain[name], "ordinary BERTs do not count in integers"
 
 
 @pytest.mark.parametrize(
@@ -121,7 +142,7 @@ def test_options_have_their_effect(made, capsys):
         (("--model", "{made}/ann"), "is an ordinary BERT: it has no spikes; give it as --ann"),
         (("--ann", "{made}/student"), "is a spiking student, expected one of distill --student ann"),
         (("--output-dir", "{made}/data"), "not empty"),
-        (("--model", "{made}/nowhere"), "No such file"),
+        (("--model", "{made}/nowhere"), "no such directory"),
     ],
 )
 def test_bad_options_are_one_line(made, argv, words, capsys):

@@ -50,6 +50,7 @@ def energies(student, how, counts, results, constants, others=()):
     model, steps = spiking_model(student, how), sorted(map(int, results["equilibrium_gap"]))
     teacher, ann = (*others, None, None)[:2]
     small, int8 = same_size(student), same_size(student, 8)
+    theirs = PRESETS["float32"] if constants == PRESETS["int32"] else constants  # they do not count in integers
     scores = results.get("spiking") or {}
     by_time = {
         str(t): spiking_energy(model, counts, how.spikes, t, constants) | {"accuracy": scores.get(str(t))}
@@ -63,20 +64,21 @@ def energies(student, how, counts, results, constants, others=()):
         "words": words_of(student.config, how.spikes),
         "constants": asdict(constants),
         "time_steps": by_time,
-        "teacher": teacher and ordinary_energy(teacher_model(teacher[0]), counts, constants) | {"accuracy": teacher[1]},
-        "ann": ordinary_energy(small, counts, constants) | {"accuracy": ann},
-        "ann_int8": ordinary_energy(int8, counts, constants, PRESETS["int8"]) | {"accuracy": None},
+        "teacher": teacher and ordinary_energy(teacher_model(teacher[0]), counts, theirs) | {"accuracy": teacher[1]},
+        "ann": ordinary_energy(small, counts, theirs) | {"accuracy": ann},
+        "ann_int8": ordinary_energy(int8, counts, theirs, PRESETS["int8"]) | {"accuracy": None},
         "crossover_t_r": CROSSOVER,
         "audit_time_steps": shown,
         "audit": audit(model, counts, constants, shown),
     }
 
 
-def of_results(student, how, results, teacher=None, constants=PRESETS["float32"]):
+def of_results(student, how, results, teacher=None):
     """energies of the counts in the results of a counted evaluate_student, which are taken out of them.
 
-    results: with its teacher's score, if there is a teacher.
+    results: with its teacher's score, if there is a teacher. The prices are float32's, of a run in integers int32's.
     """
+    constants = PRESETS["int32" if how.arithmetic == "integer" else "float32"]
     counts, rival = results.pop("counts"), teacher and (teacher, results["teacher"])
     return energies(student, how.resolved(student.config), counts, results, constants, (rival, None))
 

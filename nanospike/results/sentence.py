@@ -6,8 +6,8 @@ from .drawing import MIDDLE, TOP, WIDTH, Picture, box, canvas, text_of, words
 
 SIDE = 44  # left and right of a raster, for the words beside it
 TOKENS = 48  # that are drawn at most
-MOST = 128  # neurons that are drawn; of more, some that are evenly spread over the order by rate
-NEURON = 2.5  # height of one
+MOST = 96  # neurons that are drawn; of more, some that are evenly spread over the order by rate
+NEURON = 3  # height of one
 UNDER = 74  # for the words under a picture, which are turned
 GAP = 3  # between tokens
 NAMES = 92  # for the words beside a map of attention
@@ -25,13 +25,14 @@ def raster(look):
     step = (cell - GAP) / steps
     bottom = TOP + len(shown) * NEURON
     parts = [box("grid-fill", SIDE + i * cell, TOP, cell - GAP, bottom - TOP) for i in range(length)]
+    scale = f"translate({SIDE} {TOP}) scale({step:.4f} {NEURON})"  # a mark is a step wide and a neuron high
     for kind, sign in (("spiking", 1), ("equilibrium", -1)):
         marks = [
-            f"M{SIDE + i * cell + t * step:.1f} {TOP + n * NEURON + NEURON / 2:.1f}h{max(step - 0.4, 0.6):.1f}"
+            f"M{i * (steps + GAP / step) + t:.4g} {n}.5h.9"
             for n, neuron in enumerate(shown)
             for t, i in np.argwhere(spikes[:, :, neuron] == sign)
         ]
-        parts.append(f'<path class="{kind}" style="stroke-width:{NEURON - 0.5}" d="{"".join(marks)}"/>')
+        parts.append(f'<path class="{kind}" transform="{scale}" style="stroke-width:0.8" d="{"".join(marks)}"/>')
     parts += [turned(SIDE + (i + 0.5) * cell, bottom + 10, token) for i, token in enumerate(tokens)]
     parts += [words(0, TOP + 10, "often", "small"), words(0, bottom, "rarely", "small")]
     negative = "; -1 in the other colour" if (look.spikes < 0).any() else ""

@@ -96,7 +96,7 @@ def test_long_texts_are_cut_and_say_so(seen):
     look, _ = seen
     long = replace(look, tokens=["x"] * 90, spikes=np.tile(look.spikes[:, :1], (1, 90, 200)))
     picture = raster(long)
-    assert "the first 48 tokens" in picture.svg and "128 of 1600 neurons" in picture.svg and len(picture.rows) == 129
+    assert "the first 48 tokens" in picture.svg and "96 of 1600 neurons" in picture.svg and len(picture.rows) == 97
     assert len(picture.rows[1]) == 49
     assert attention_maps(replace(long, attention={"teacher": None, "student": np.ones((90, 90)) / 90}))
 
