@@ -91,7 +91,7 @@ class Counter:
         if emitted.shape not in self.buffers:
             self.buffers[emitted.shape] = self.xp.empty(emitted.shape, self.xp.int8)
         ones = self.buffers[emitted.shape]
-        self.xp.bitwise_and(emitted, self.real, out=ones)  # 1 & 1 and -1 & 1 are 1
+        self.xp.bitwise_and(emitted, self.real, out=ones)  # real is 1 or 0; 1 & 1 and -1 & 1 are 1
         ones = ones.view(self.xp.uint8)
         sums = ones[:, :BLOCK].sum(axis=1, dtype="uint8")  # (B, W)
         for i in range(BLOCK, emitted.shape[1], BLOCK):
