@@ -9,9 +9,10 @@ from .config.options import option, parse
 from .files.bundled import bundled
 from .model.student import load_student
 from .results.integer_dump import write_integers
+from .results.to_onnx import write_onnx
 from .start import command
 
-FORMATS = {"integer": write_integers}  # name: write(student, out)
+FORMATS = {"integer": write_integers, "onnx": write_onnx}  # name: write(student, out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,8 @@ class Export:
 
     integer: a directory with integers.npz, all that its integer simulation needs, and a README of the layout; for
     students with shift operators and ternary or binary weights.
+    onnx: a file with the equilibrium of a student without a loop, in ordinary nodes: input_ids, attention_mask and
+    token_type_ids (batch, length) to logits and the last encoder's rates. Needs the extra onnx.
     """
 
     out: tuple[Path, ...] = option("where to write", ())
