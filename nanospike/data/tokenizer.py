@@ -36,7 +36,13 @@ def load_tokenizer(directory, vocabulary=None):
     InputError for one that does not put a piece before and after a text, cannot encode every text, or has an id beyond
     the `vocabulary` word pieces of the model.
     """
-    directory = Path(directory)
+    try:
+        return _loaded(Path(directory), vocabulary)
+    except UnicodeEncodeError as error:
+        raise InputError(f"{directory}: half a surrogate pair in a file of its tokenizer: {error.object!r}") from None
+
+
+def _loaded(directory, vocabulary):
     settings = _settings(directory / SETTINGS)
     kind = str(settings.get("tokenizer_class") or "").removesuffix("Fast")
     if kind in NO_FILE:
@@ -197,12 +203,22 @@ def bert_template(vocabulary, first="[CLS]", last="[SEP]"):
     )
 
 
+def _require_template(described, path):
+    """InputError if a TemplateProcessing names a piece that it does not have: the library would stop at it, loudly."""
+    for part in (described or {}).get("processors") or [described or {}]:
+        if part.get("type") == "TemplateProcessing":
+            used = {p["SpecialToken"]["id"] for key in ("single", "pair") for p in part[key] if "SpecialToken" in p}
+            if missing := sorted(used - part["special_tokens"].keys()):
+                raise InputError(f"{path}: post_processor: no {', '.join(missing)} in its special_tokens")
+
+
 def _require_usable(tokenizer, path, settings, vocabulary):
     """InputError unless the tokenizer frames its texts, can encode every text, and has no id beyond the vocabulary."""
     described = json.loads(tokenizer.to_str())["model"]
     unknown = described.get("unk_token") if described.get("type") in ("WordPiece", "WordLevel") else None
     if unknown is not None and tokenizer.token_to_id(unknown) is None:
         raise InputError(f"{path}: model: no {unknown} in the vocabulary, for what is not in it")
+    _require_template(json.loads(tokenizer.to_str())["post_processor"], path)
     try:
         single, pair = tokenizer.encode(STRANGE), tokenizer.encode(STRANGE, STRANGE)
     except (KeyboardInterrupt, MemoryError):

@@ -158,7 +158,7 @@ FAMILIES = {
 def family_of(raw, where):
     """The Family that a config.json names; BERT, if it names none."""
     name = raw.get("model_type", "bert")
-    if name not in FAMILIES:
+    if not isinstance(name, str) or name not in FAMILIES:
         raise InputError(f"{where}: model_type: found {name!r}, expected one of {', '.join(FAMILIES)}")
     return FAMILIES[name]
 

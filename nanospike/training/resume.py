@@ -216,6 +216,9 @@ def _named_moments(optimizer):
 
 
 def _copy_into(arrays, tensors):
+    other = [n for n, a in arrays.items() if n not in tensors or tensors[n].shape != tuple(a.shape)]
+    if other:
+        raise InputError(f"--resume: the checkpoint is of another model: tensors missing or mis-shaped: {other[0]}")
     for name, array in arrays.items():
         array[...] = to_device(tensors[name], "cpu" if isinstance(array, np.ndarray) else "cuda")
 
