@@ -41,10 +41,13 @@ def test_a_classifier_answers_from_the_integer_simulation(p):
 
 def test_evaluate_says_that_it_was_integers(p, tmp_path, capsys):
     options = ("--model", p / "shift", "--task", "sst-2", "--data-dir", p, "--time-steps", "2,4")
-    assert run(evaluate.main, *options, "--arithmetic", "integer", "--output-dir", tmp_path / "out") == 0
+    out = ("--output-dir", tmp_path / "out")
+    assert run(evaluate.main, *options, "--arithmetic", "integer", "--energy", *out) == 0
     assert "signed spikes, integers" in capsys.readouterr().out
     results = json.loads((tmp_path / "out" / "eval_results.json").read_text())
     assert results["arithmetic"] == "integer" and results["spiking"].keys() == {"2", "4"}
+    costs = json.loads((tmp_path / "out" / "energy.json").read_text())
+    assert {line["kind"] for line in costs["audit"]} == {"spike-driven", "shift"}
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from .quantise import split
 
 LONGEST = 64  # time steps for which 32 bits are made to suffice
 LARGEST = 2**31 - 1
-ROOM = LARGEST / LONGEST
+ROOM = LARGEST / (LONGEST + 0.5)
 # Fractional bits: of what a matrix drives, of sums before a norm, of what leaves one. Coarser ones let neurons close to
 # their threshold decide otherwise than in float32, and each such spike changes many behind it.
 ROW_BITS, POINT_BITS, NORM_BITS = 16, 28, 24

@@ -13,7 +13,7 @@ fixed-point numbers; `constant` for a product with a constant of the time step.
 Axes: W width of the population that spikes, D hidden, F intermediate, H heads, N encoders.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from ..config.operators import FLOAT, OPERATORS
 
 KEYS = ("addition", "shift", "comparison", "constant", "float", "multiply_accumulate")
 SPIKE_DRIVEN, SHIFT, CONSTANT = "spike-driven", "shift", "constant"
+LOOKED_UP = 5  # comparisons that find a number's place among 16
 KINDS = (SPIKE_DRIVEN, SHIFT, CONSTANT, FLOAT)
 
 
@@ -130,6 +131,12 @@ def parts(config, tree, drive=None):
         when = "step" if shift == OPERATORS and drive else "decision"
         found += [synapses(tree, "classifier", "classifier", last, source_token="first", when=when)]
     return found
+
+
+def in_integers(found):
+    """The parts of a run in integers: scores are looked up among a step's constants, not multiplied by one."""
+    look_up = lambda part: {"comparison": LOOKED_UP * part.work[CONSTANT]}  # noqa: E731
+    return [replace(p, kind=SHIFT, work=look_up(p)) if getattr(p, "kind", None) == CONSTANT else p for p in found]
 
 
 def attention_parts(config, tree, i, drive, shift):

@@ -28,7 +28,7 @@ from .bert import TeacherOutput
 from .counting import Neuron, lines
 from .equilibrium import Loop
 from .integer_run import constants_for, simulate_integer
-from .operations import parts
+from .operations import in_integers, parts
 from .penalty import jacobian_penalty
 from .quantise import low_bit, low_bit_names, quantised, split
 from .simulate import Neurons, SpikingRun, simulate
@@ -250,7 +250,12 @@ def _with_lines(found, config, tree, how):
         return found
     how = how.resolved(config)
     steps, neuron = None if how.margin is not None else how.time_steps, Neuron.of(how.spikes, config.leak)
-    return replace(found, lines=lambda: lines(parts(config, tree, how.drive), found.counts, neuron, steps))
+
+    def counted():
+        done = parts(config, tree, how.drive)
+        return lines(in_integers(done) if how.arithmetic == "integer" else done, found.counts, neuron, steps)
+
+    return replace(found, lines=counted)
 
 
 def _shares(equilibrium, like):

@@ -20,7 +20,7 @@ from typing import Any
 from ..config.errors import InputError
 from ..model.counting import dense, lines
 from ..model.neuron import spikes_of
-from ..model.operations import SPIKE_DRIVEN, parts
+from ..model.operations import SPIKE_DRIVEN, in_integers, parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ def activation_bits(config, population, spikes, time_steps):
 class Model:
     """A network whose operations are costed. tree: the weights with which it computes; bits {tensor: stored bits}; one
     that is not there has default_bits. neuron: a counting.Neuron, drive: as its neurons are driven; None, None of an
-    ordinary BERT.
+    ordinary BERT. arithmetic: "integer" where it runs in integers.
     """
 
     config: Any
@@ -105,17 +105,19 @@ class Model:
     default_bits: float = 32
     neuron: Any = None
     drive: str | None = None
+    arithmetic: str = "float"
 
     @cached_property
     def parts(self):
-        return parts(self.config, self.tree, self.drive)
+        found = parts(self.config, self.tree, self.drive)
+        return in_integers(found) if self.arithmetic == "integer" else found
 
     def lines(self, counts, steps=None):
         return lines(self.parts, counts, self.neuron, steps)
 
     def ordinary(self):
         """The ordinary BERT with these weights."""
-        return replace(self, neuron=None, drive=None)
+        return replace(self, neuron=None, drive=None, arithmetic="float")
 
     def dense_counts(self, counts):
         """The Counts of an ordinary BERT of this shape on the texts of `counts`."""

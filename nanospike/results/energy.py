@@ -23,7 +23,7 @@ def spiking_model(student, how):
     bits = stored_bits(student.directory) if student.directory else {}
     tree = quantised(student.tree, student.config)
     neuron = Neuron.of(how.spikes, student.config.leak)
-    return Model(student.config, tree, bits, neuron=neuron, drive=how.drive)
+    return Model(student.config, tree, bits, neuron=neuron, drive=how.drive, arithmetic=how.arithmetic)
 
 
 def same_size(student, bits=None):

@@ -236,7 +236,11 @@ def test_what_is_counted_and_watched_is_what_the_float_student_counts_and_shows(
     student, inputs = integer_student(7, spikes="signed"), random_batch(7)
     options = {"time_steps": 2, "count": True, "probes": [Probe("encoder.1.value")]}  # two steps: no spike differs
     mine, floats = (student.simulate(*inputs, arithmetic=a, **options) for a in ("integer", "float"))
-    assert mine.operations == floats.operations and mine.operations["addition"] > 0
+    done, before = mine.operations, floats.operations
+    pairs = (inputs[1].sum(axis=1) ** 2).sum()
+    assert before["constant"] == 2 * 2 * 2 * pairs  # steps, encoders, heads
+    assert done["constant"] == 0 and done["comparison"] == before["comparison"] + 5 * before["constant"]
+    assert done["addition"] == before["addition"] > 0 and done["shift"] == before["shift"]
     found, expected = (run.probes["encoder.1.value"]["spikes"] for run in (mine, floats))
     real = inputs[1][:, :, None]
     np.testing.assert_array_equal(found, expected * real)
