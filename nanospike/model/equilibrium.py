@@ -270,6 +270,12 @@ class Network:
         dropout = self.dropout and self.dropout.keep(rows)
         return replace(self, current=self.current[rows], embed_vjp=None, mask=self.mask[rows], dropout=dropout)
 
+    def repeated(self, times):
+        """The network on so many copies of the batch, one after the other; not differentiable, without dropout."""
+        tile = namespace(self.mask).tile
+        current, mask = tile(self.current, (times, 1, 1)), tile(self.mask, (times, 1))
+        return replace(self, current=current, embed_vjp=None, mask=mask)
+
     def rate_neurons(self):
         return rate_neurons(self.config, thresholds(self.tree))
 

@@ -8,6 +8,9 @@ Each population holds membranes and spike counts and turns the current it is giv
 
 Feed-forward input is this step's, feedback the last step's. Time steps are counted from 1.
 
+Where nothing returns, what a population does in all steps depends on those before it alone: several steps are then one
+sweep, population by population, with a product over all of them (`steps_at_once`).
+
 Anytime inference: an example whose decision is stable leaves the batch, with all its neurons (`margin` of simulate).
 """
 
@@ -27,6 +30,8 @@ from .probes import Recorder
 
 DRIVES = ("differential", "instant")
 ARITHMETICS = ("float", "integer")
+ROWS = 256  # tokens times steps of one sweep: enough for fast products, and what is between them stays in caches
+DEVICE_ROWS = 16384  # on a GPU
 TIE = 2.0**-21  # of v_th, for each time step: closer to a threshold, rounding decides
 
 
@@ -163,7 +168,7 @@ class Neurons:
     def __init__(self, how, config, thresholds=None):
         self.how, self.config, self.leak, self.v_th = how.resolved(config), config, config.leak, config.v_th
         self.thresholds = thresholds or {}
-        self.step, self.norm, self.populations = 0, 0.0, {}
+        self.step, self.norm, self.populations, self.block = 0, 0.0, {}, []
         self.recorders = {probe.population: Recorder(probe, self) for probe in self.how.probes}
         self.counter, self.watchers = None, list(self.recorders.values())
 
@@ -172,25 +177,42 @@ class Neurons:
         self.counter = Counter(mask, read_out, self.how.time_steps)
         self.watchers.append(self.counter)
 
-    def advance(self):
-        """Begin the next time step."""
-        self.step += 1
-        self.norm = self.leak * self.norm + 1
-        if self.counter:
-            self.counter.advance()
+    def advance(self, steps=1):
+        """Begin the next time step, or so many that come in one sweep."""
+        self.block = []
+        for _ in range(steps):
+            self.step += 1
+            self.norm = self.leak * self.norm + 1
+            self.block.append((self.step, self.norm))
+            if self.counter:
+                self.counter.advance()
 
     def __call__(self, population, current):
+        """What the population sends, and no vjp.   current (B, L, W) of one time step, (steps B, L, W) of several"""
+        if len(self.block) == 1:
+            return self._advance(population, current).sent, None
+        each = current.reshape(len(self.block), -1, *current.shape[1:])
+        sent = namespace(current).empty_like(each)
+        for (step, norm), arrived, out in zip(self.block, each, sent, strict=True):
+            self.step, self.norm = step, norm  # what watchers ask for
+            self._advance(population, arrived, out)
+        return sent.reshape(current.shape), None
+
+    def _advance(self, population, current, out=None):
+        """One time step of a population: its Population, of which `sent` is `out` then, if given."""
         firing = self.firing(population)
         state = self.populations.get(population)
         if state is None:
             start = levels(firing.v_th, self.how.initial, self.leak)[0]
             state = Population(current, start, self.how.time_steps, firing.spikes != "binary", self.leak != 1)
             self.populations[population] = state
+        if out is not None:
+            state.sent = out
         fire = self._differential if self.how.drive == "differential" else self._instant
         fire(state, current, firing)
         for watcher in self.watchers:
             watcher.saw(population, state, current, self.step)
-        return state.sent, None
+        return state
 
     def firing(self, population):
         """The neuron.Firing of a population."""
@@ -246,16 +268,20 @@ def simulate(network, neurons):
 
     network: sweep(fire, fed_back, differentiable=False) sends currents through all populations, where fed_back is None
     or the activity (B, L, D) of the population `last` after the step before; classify(rates) -> (logits, vjp);
-    mask (B, L); keep(rows) is the network of some examples; config.recurrent.
+    mask (B, L); keep(rows) is the network of some examples; config.recurrent; repeated(steps), if several steps can be
+    one sweep, is the network of as many copies of the batch.
     """
     how = neurons.how
     record = checked_record(how.record, how.time_steps)
     if how.count:
         neurons.count(network.mask, network.last)
-    results, fed_back = _Results(network, neurons), None
-    for step in range(1, how.time_steps + 1):
-        neurons.advance()
-        trace = network.sweep(neurons, fed_back, differentiable=False)
+    results, fed_back, step = _Results(network, neurons), None, 0
+    while step < how.time_steps:
+        steps = steps_at_once(network, min(r for r in record if r > step) - step)
+        step += steps
+        neurons.advance(steps)
+        several = network if steps == 1 else network.repeated(steps)
+        trace = several.sweep(neurons, fed_back, differentiable=False)
         if network.config.recurrent:
             fed_back = trace.hidden_states[-1]
         if step not in record:
@@ -272,6 +298,14 @@ def simulate(network, neurons):
             network, fed_back = network.keep(index), None if fed_back is None else fed_back[index]
             neurons.keep(index)
     return results.finish(network, record)
+
+
+def steps_at_once(network, most):
+    """How many time steps, of `most`, are one sweep."""
+    if network.config.recurrent or not hasattr(network, "repeated") or network.dropout:
+        return 1
+    rows = ROWS if namespace(network.mask) is np else DEVICE_ROWS
+    return max(1, min(most, rows // network.mask.size))
 
 
 def decided(logits, margin):

@@ -10,7 +10,9 @@ from models import LOOPS, SHAPE, random_batch, random_student
 from nanospike.arrays.backend import to_device, to_host
 from nanospike.config.errors import InputError
 from nanospike.model import equilibrium, neuron
+from nanospike.model import simulate as simulate_module
 from nanospike.model.neuron import Firing
+from nanospike.model.probes import Probe
 from nanospike.model.simulate import Neurons, Population, SpikingRun, gap
 
 
@@ -312,3 +314,48 @@ def test_the_state_of_a_simulation_goes_when_it_ends():
         assert not [o for o in gc.get_objects() if isinstance(o, Population)]
     finally:
         gc.enable()
+
+
+STEPS_TOGETHER = {
+    "differential": {},
+    "corrective": {"spikes": "corrective"},
+    "instant": {"drive": "instant"},
+    "leaky": {"drive": "instant", "leak": 0.9},
+    "hard reset": {"drive": "instant", "reset": "hard"},
+    "margins": {"margin": 0.5, "record": (2, 4, 5)},
+    "shift operators": {"operators": "shift"},
+}
+
+
+@pytest.mark.parametrize("kind", STEPS_TOGETHER)
+def test_several_steps_in_one_sweep_are_those_steps(kind, xp, device, monkeypatch):
+    """Spikes, rates, logits, probes and counts, whatever number of steps is one sweep."""
+    options = {"time_steps": 9, "record": (4, 6)} | STEPS_TOGETHER[kind]
+    config = {n: options.pop(n) for n in ("leak", "operators") if n in options}
+    student, batch = random_student(device=device, **config), random_batch(device=device)
+    watched = (
+        () if "margin" in options else (Probe("encoder.0.intermediate", ("spikes", "membrane", "current", "rate")),)
+    )
+    found = []
+    for rows in (1, 10**6):
+        monkeypatch.setattr(simulate_module, "ROWS", rows)
+        monkeypatch.setattr(simulate_module, "DEVICE_ROWS", rows)
+        found.append(student.simulate(*batch, probes=watched, count=xp is np, **options))
+    one, several = found
+    for name in ("rates", "spike_counts", "logits", "output_rates"):
+        for key, value in getattr(one, name).items():
+            np.testing.assert_allclose(
+                to_host(getattr(several, name)[key]), to_host(value), atol=1e-12, err_msg=f"{name} {key}"
+            )
+    assert one.steps.tolist() == several.steps.tolist() and one.operations == several.operations
+    for population, recorded in one.probes.items():
+        for what, values in recorded.items():
+            np.testing.assert_allclose(several.probes[population][what], values, atol=1e-12, err_msg=what)
+
+
+def test_how_many_steps_are_one_sweep(monkeypatch):
+    monkeypatch.setattr(simulate_module, "ROWS", 60)
+    batch = random_batch()  # 3 examples of up to 5 tokens
+    steps = lambda student, most=9: simulate_module.steps_at_once(student._network(*batch), most)  # noqa: E731
+    assert steps(random_student()) == 4 and steps(random_student(), 2) == 2
+    assert steps(random_student(feedback=True)) == 1
