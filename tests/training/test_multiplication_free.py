@@ -5,19 +5,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import check_owner
 from models import SHAPE, random_batch, random_student, random_teacher
 from tiny import edit_json, interrupt, run, write_sst2, write_teacher
 
 import nanospike
 from nanospike import distill, evaluate
+from nanospike.arrays.backend import to_device, to_host
 from nanospike.config.errors import InputError
 from nanospike.data.text import Encoded
 from nanospike.distill_options import Distill
 from nanospike.model.fresh import init_student, with_operators
-from nanospike.model.quantise import low_bit, low_bit_names
+from nanospike.model.quantise import low_bit, low_bit_activation, low_bit_names
 from nanospike.model.student import Student
 from nanospike.model.student_teacher import StudentTeacher
-from nanospike.training.pruning import intermediate_rates, silent
+from nanospike.training.pruning import Pruning, intermediate_rates, silent, without_silent
 from nanospike.training.query_thresholds import with_calibrated_thresholds
 
 SHORT = ("--batch-size", 14, "--epochs", 1, "--log-every", 1, "--time-steps", "1,2", "--workers", 1)
@@ -368,3 +370,29 @@ def test_a_student_with_thresholds_of_its_own_teaches_only_those_that_start_from
     assert "start from it with --init DIR" in capsys.readouterr().err
     again = distilled(places, tmp_path / "again", "--init", shift, "--max-steps", 1, teacher=shift)
     assert again.config.operators == "shift"
+
+
+def test_pruning_and_calibration_run_on_the_device(xp, device):
+    """The same neurons go, and the same thresholds come, as on the host."""
+    texts, found = some_texts(), {}
+    for place in {device, "cpu"}:
+        teacher = random_teacher(6, dtype="float32", device=place)
+        config = teacher.config.__dict__ | {"operators": "shift", "spikes": "signed", "weights": "ternary"}
+        student = init_student(config, teacher, device=place)
+        student = with_calibrated_thresholds(student, teacher, texts)
+        Pruning(student, texts, 0.3).begin(0)
+        small = without_silent(student)
+        assert 2 <= sum(small.config.intermediate_widths) < 24
+        check_owner(np if place == "cpu" else xp, small.parameters())
+        found[place] = small.config, {n: to_host(p) for n, p in small.parameters().items() if "thresholds" in n}
+    assert found[device][0] == found["cpu"][0]
+    for name, value in found["cpu"][1].items():
+        np.testing.assert_allclose(found[device][1][name], value, rtol=1e-4)
+
+
+@pytest.mark.parametrize("bits", [1, 3])
+def test_rounded_activations_run_on_the_device(bits, xp, device):
+    x = np.random.default_rng(bits).standard_normal((3, 7)).astype(np.float32)
+    found = low_bit_activation(to_device(x, device), bits)
+    check_owner(xp, found)
+    np.testing.assert_allclose(to_host(found), low_bit_activation(x, bits), rtol=1e-6)
