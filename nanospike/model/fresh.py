@@ -11,13 +11,13 @@ from ..config.errors import InputError
 from ..config.models import StudentConfig, read_config
 from ..files.model_files import placed
 from . import bert, equilibrium, loss, recurrence
-from .equilibrium import thresholds
 from .families import student_embeddings, student_shape
+from .settling import thresholds
 from .student import Student, fresh_distill_map
 
 # Powers of v_th with which a teacher's weights and biases become a student's: its neurons send I / v_th instead of I.
 # Query: a score is of the current of the query and a rate of the key; of spiking queries, of two rates and the
-# thresholds of both (equilibrium.score_scale). The two dense outputs are added to the rates of the layer before, and
+# thresholds of both (settling.score_scale). The two dense outputs are added to the rates of the layer before, and
 # normalised: both at the scale 1 / v_th. All others read rates, and make currents of the teacher's scale.
 AT_THRESHOLD = {
     "attention.self.query": (2, 1),

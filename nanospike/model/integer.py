@@ -25,7 +25,7 @@ import numpy as np
 from ..arrays.ops_shift import LEAST_EXPONENT, LEAST_POWER, LOG2_E, SPREAD
 from ..config.errors import InputError
 from ..config.operators import OPERATORS
-from . import equilibrium
+from . import settling
 from .quantise import split
 
 LONGEST = 64  # time steps for which 32 bits are made to suffice
@@ -176,12 +176,12 @@ def require_integer(config, device):
 
 def integers(tree, config):
     """The Integers of a student whose layers hold low-bit weights (Student.computing). InputError: see below."""
-    own = {name: np.asarray(v, np.float64) for name, v in equilibrium.thresholds(tree).items()}
+    own = {name: np.asarray(v, np.float64) for name, v in settling.thresholds(tree).items()}
     v_th = lambda population: own.get(population, config.v_th)  # noqa: E731
     norm = tree["embeddings"]["LayerNorm"]
     embedded, embedding, signs = _embedding(norm, v_th("embedding"), config, tables(tree))
     bits = _context_bits(config, [v_th(f"encoder.{i}.attention") for i in range(config.num_hidden_layers)])
-    scale_query = equilibrium.score_scale(config, own)
+    scale_query = settling.score_scale(config, own)
     encoders = []
     for i, p in enumerate(tree["encoder"]["layer"]):
         gain, _ = scale_query(f"encoder.{i}", np.ones(1))

@@ -23,7 +23,7 @@ from ..files.model_files import (
 )
 from ..files.tensors import require_directory
 from ..solvers.adjoint import Code
-from . import bert, equilibrium, loss, recurrence
+from . import bert, equilibrium, loss, recurrence, settling
 from .bert import TeacherOutput
 from .counting import Neuron, lines
 from .equilibrium import Loop
@@ -205,7 +205,7 @@ class Student:
     def _simulate(self, network, how):
         if self.config.activation == "ann":
             raise InputError("simulate: this student is an ordinary BERT (activation ann): it has no spikes")
-        neurons = Neurons(how, self.config, equilibrium.thresholds(self.tree))
+        neurons = Neurons(how, self.config, settling.thresholds(self.tree))
         return _with_lines(simulate(network, neurons), self.config, network.tree, how)
 
     def _check_targets(self, shape, out, temperature):
@@ -304,7 +304,7 @@ def load_student(directory, device="cpu", dtype="float32"):
     require_depth(config, tensors, directory)
     small = {n: np.atleast_1d(t) for n, t in tensors.items() if n.startswith("thresholds.") and t.ndim == 0}
     tensors |= small
-    shapes = equilibrium.parameter_shapes(config) | equilibrium.threshold_shapes(config, tensors)
+    shapes = equilibrium.parameter_shapes(config) | settling.threshold_shapes(config, tensors)
     is_low_bit = low_bit_names(config).keys() <= packed_names(directory)
     tensors = fit_tensors(tensors, shapes, ONLY_FOR_TRAINING, directory)
     for name in ONLY_FOR_TRAINING:

@@ -13,9 +13,9 @@ from ..arrays.backend import to_device, to_host
 from ..arrays.tree import nest
 from ..arrays.workers import ALONE
 from ..data.text import Encoded, collate, in_length_order
-from ..model.equilibrium import thresholds
 from ..model.quantise import low_bit, low_bit_names
 from ..model.recurrence import project
+from ..model.settling import thresholds
 from ..model.student import Student
 
 TEXTS, AT_A_TIME = 512, 16  # of the training data, evenly spread

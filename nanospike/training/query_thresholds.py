@@ -10,8 +10,8 @@ from ..arrays import ops
 from ..arrays.backend import to_device, to_host
 from ..arrays.tree import nest
 from ..data.text import Encoded, collate
-from ..model.equilibrium import thresholds
 from ..model.loss import teacher_layers
+from ..model.settling import thresholds
 from ..model.student import Student
 
 TEXTS, AT_A_TIME = 128, 16  # of the training data, evenly spread

@@ -15,7 +15,7 @@ from nanospike.arrays.tree import dense_gradients, nest
 from nanospike.config.errors import InputError
 from nanospike.config.models import StudentConfig
 from nanospike.config.operators import OPERATORS
-from nanospike.model import bert, equilibrium, loss
+from nanospike.model import bert, equilibrium, loss, settling
 from nanospike.model.fresh import with_thresholds
 from nanospike.model.simulate import SpikingRun, gap
 
@@ -43,7 +43,7 @@ def loss_of(student, inputs, out, dropout=None, settle=False):
     def value(parameters, penalty=0.0):
         tree = nest(parameters)
         network = equilibrium.Network.on(tree, student.config, *inputs, dropout)
-        fire, fed_back = equilibrium.Recorder(network.rate_neurons()), None
+        fire, fed_back = settling.Recorder(network.rate_neurons()), None
         for _ in range(60 if settle and student.config.recurrent else 0):
             fed_back = network.current * 0 if fed_back is None else fed_back
             fed_back = network.sweep(fire, fed_back, differentiable=False).hidden_states[-1]
@@ -170,7 +170,7 @@ def test_spikes_are_those_of_the_counting_rule(spikes, window):
     """+1 where t I >= v (c + 1/2 + h), -1 where t I <= v (c - 1/2 - h), I the current at the counts c / t of this step,
     h the window."""
     student, inputs, counts, fired = shift_student(5, True, spikes=spikes), random_batch(5), {}, {}
-    network, own = equilibrium.Network.on(student.tree, student.config, *inputs), equilibrium.thresholds(student.tree)
+    network, own = equilibrium.Network.on(student.tree, student.config, *inputs), settling.thresholds(student.tree)
 
     def fire(name, current):
         c = counts.setdefault(name, np.zeros(current.shape))
