@@ -78,7 +78,7 @@ def json_request(line, number):
         return plain_request(line)
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"standard input, line {number}: not JSON: {error}") from None
     if isinstance(value, list) and len(value) == 2:
         value = dict(zip(("text", "pair"), value, strict=True))

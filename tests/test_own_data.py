@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -271,8 +272,6 @@ def test_what_does_not_go_together_is_one_line(name, made, tmp_path, capsys):
 
 
 def test_a_scale_that_cannot_be_is_refused(made, tmp_path):
-    import shutil
-
     shutil.copytree(made / "years-teacher", tmp_path / "t")
     for wrong in ({"mean": 1}, {"mean": 1, "deviation": 0}, {"mean": "x", "deviation": 1}, [1, 2]):
         edit_json(tmp_path / "t" / "config.json", target=wrong)
@@ -298,3 +297,17 @@ def test_a_teacher_that_is_worse_than_guessing_is_warned_of(made, tmp_path, caps
     assert run(distill.main, *argv) == 0
     told = f"right on {100 * (1 - right):.1f} % of 84 examples, where guessing is on 50.0 %: are its classes in another"
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "head", [{"architectures": ["BertForTokenClassification"]}, {"problem_type": "multi_label_classification"}]
+)
+def test_a_model_with_a_head_of_another_kind_is_finetuned_to_a_classifier(head, made, tmp_path, capsys):
+    shutil.copytree(made / "bert", tmp_path / "bert")
+    edit_json(tmp_path / "bert" / "config.json", **head)
+    data = ("--train-file", made / "words.csv")
+    argv = ("--model", tmp_path / "bert", *data, "--output-dir", tmp_path / "t", *LEARN, "--max-steps", 1)
+    assert run(finetune.main, *argv) == 0
+    assert "is left out: it does not tell texts apart" in capsys.readouterr().err
+    assert nanospike.load_teacher(tmp_path / "t").tree["classifier"]["weight"].shape == (2, 16)  # without a warning
+    assert read(tmp_path / "t" / "config.json")["problem_type"] == "single_label_classification"

@@ -64,4 +64,5 @@ def in_its_unit(model, scale):
 def described(task, scale=None):
     """What config.json says of the outputs: names and numbers of the classes, and the Scale of a regression."""
     names = {"id2label": task.id2label, "label2id": {name: int(i) for i, name in task.id2label.items()}}
+    names["problem_type"] = "single_label_classification" if task.id2label else "regression"
     return names | ({} if scale is None else {TARGET: asdict(scale)})

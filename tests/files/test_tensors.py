@@ -39,7 +39,13 @@ def rewrite(directory, change):
     write_safetensors(directory / "model.safetensors", change(entries))
 
 
+def full(entries, name=NAME):
+    """The name in a file, which may have a prefix."""
+    return next(n for n in entries if n.endswith(name))
+
+
 def spoilt(entries, name, value, kind="F32"):
+    name = full(entries, name)
     _, shape, body = entries[name]
     numbers = np.frombuffer(body, "<f4").copy()
     numbers[len(numbers) // 2] = value
@@ -56,7 +62,7 @@ def spoilt(entries, name, value, kind="F32"):
 def test_a_model_with_a_number_that_is_not_finite_is_refused(value, kind, bert, student):
     for directory, load in ((bert, nanospike.load_teacher), (student, nanospike.load_student)):
         rewrite(directory, lambda entries: spoilt(entries, NAME, value, kind))
-        said = f"model.safetensors: {re.escape(NAME)}: 1 of its [0-9]+ numbers are not finite in float32$"
+        said = f"model.safetensors: (bert.)?{re.escape(NAME)}: 1 of its [0-9]+ numbers are not finite in float32$"
         with pytest.raises(InputError, match=said):
             load(directory)
 
@@ -71,7 +77,7 @@ def test_a_number_that_is_too_large_for_the_dtype_is_refused(bert):
         e["data_offsets"][1] for n, e in header.items() if n != "__metadata__"
     )
     with open(bert / "model.safetensors", "r+b") as file:
-        file.seek(start + header[NAME]["data_offsets"][0])
+        file.seek(start + header[full(header)]["data_offsets"][0])
         file.write(np.float64(1e300).tobytes())
     assert nanospike.load_teacher(bert, dtype="float64").parameters()[NAME].flat[0] == 1e300
     with pytest.raises(InputError, match=f"{re.escape(NAME)}: 1 of .* not finite in float32"):
@@ -143,7 +149,7 @@ def test_a_configuration_that_asks_for_more_than_there_is_costs_nothing(key, num
 
 
 def test_a_layer_number_of_the_file_may_be_any(bert):
-    rewrite(bert, lambda e: e | {f"encoder.layer.{HUGE}.output.dense.weight": e[NAME]})
+    rewrite(bert, lambda e: e | {f"encoder.layer.{HUGE}.output.dense.weight": e[full(e)]})
     with pytest.warns(UserWarning, match="ignoring unexpected tensors"):
         nanospike.load_teacher(bert)
 
@@ -229,10 +235,10 @@ def test_other_kinds_of_weights_and_a_file_for_a_directory(bert):
         nanospike.load_teacher(bert)
 
 
-@pytest.mark.parametrize("second", ["bert.embeddings.LayerNorm.weight", "embeddings.LayerNorm.gamma"])
+@pytest.mark.parametrize("second", ["embeddings.LayerNorm.weight", "bert.embeddings.LayerNorm.gamma"])
 def test_two_tensors_for_one_weight_are_refused(second, bert):
-    rewrite(bert, lambda e: e | {second: e["embeddings.LayerNorm.weight"]})
-    with pytest.raises(InputError, match=f"{second}.*: found both, and they are one weight|found both"):
+    rewrite(bert, lambda e: e | {second: e["bert.embeddings.LayerNorm.weight"]})
+    with pytest.raises(InputError, match=f"{second}.*: found both, and they are one weight"):
         nanospike.load_teacher(bert)
 
 
