@@ -10,6 +10,8 @@ import mutants
 import pytest
 from tiny import run
 
+from nanospike import InputError
+
 FILE = "nanospike/solvers/fixed_point.py"
 
 
@@ -84,3 +86,11 @@ def test_a_mutant_that_a_test_notices_is_killed_and_another_survives(tmp_path, c
     assert told[0].split() == ["data", "1", "of", "2", "50.0", "%"]
     assert told[-1] == "survived: nanospike/data/metrics.py:1 rmse: 2 -> 3"
     assert run(mutants.main, "walk", *where) == 2
+
+
+def test_what_is_wrong_without_any_change_is_no_kill(monkeypatch):
+    """Tests that fail as they are, or that pytest cannot run, must not seem to notice anything."""
+    tests = ["tests/data/test_metrics.py::test_that_is_not_there"]
+    assert mutants.outcome(None, tests, 1.0) == "error"
+    with pytest.raises(InputError, match="found error without any change"):
+        mutants._require_sound({tests[0]: {"seconds": 0.1, "reached": []}})
