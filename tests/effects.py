@@ -47,7 +47,7 @@ class Row:
     given: dict = field(default_factory=dict)
     check: Callable | None = None
     before: Callable | None = None
-    stdin: str | None = None
+    stdin: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -144,13 +144,15 @@ def outcome(command, options, places, out, before=None, stdin=None):
     if before:
         before(out, places)
     pools, seeds, batches, printed, said = set(), [], [], io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(out):
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(out), contextlib.ExitStack() as files:
         whole, generator = Workers.map, np.random.default_rng
         patch.setattr(Workers, "map", lambda self, *args: pools.add(self.size) or whole(self, *args))
         patch.setattr(np.random, "default_rng", lambda seed=None: seeds.append(str(seed)) or generator(seed))
         patch.setattr(inference, "collate", lambda data, i, *a: batches.append(len(i)) or collate(data, i, *a))
         patch.setitem(sys.modules, "cupy", None)  # so that --device cuda is refused everywhere
-        patch.setattr(sys, "stdin", io.StringIO(stdin or ""))
+        typed = out.parent / "stdin"
+        typed.write_bytes(stdin or b"")
+        patch.setattr(sys, "stdin", files.enter_context(open(typed)))
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(said):
             status = run(main, *argv, *positional)
     return Outcome(status, printed.getvalue(), said.getvalue(), out, frozenset(pools), tuple(seeds), tuple(batches))

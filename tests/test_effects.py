@@ -204,7 +204,8 @@ def halved(one, other, p):
 
 
 NO_GPU = Row("cpu", "cuda", "status", check=refused("device cuda: CuPy is not installed"))
-THREADS = Row(1, 2, "pools")
+FAST = Row(False, True, "said", check=said("numba"))
+PRECISION = Row("float32", "tf32", "status", check=refused("for --device cuda, found cpu"))
 
 
 # ---- the tables -------------------------------------------------------------------------------------------------
@@ -244,6 +245,8 @@ TRAINING = {
     "save_every": Row(0, 1, "checkpoints", alike="weights log", given={"epochs": 2}),
     "seed": Row(0, 1, "weights", given={"batch_size": 7}),
     "device": NO_GPU,
+    "fast": FAST,
+    "precision": PRECISION,
 }
 
 FINETUNE = TRAINING | {
@@ -351,6 +354,8 @@ EVALUATE = {
     "seed": Row(0, 1, alike="scores seeds"),  # nothing is drawn
     "device": NO_GPU,
     "workers": Row(1, 2, "pools", given={"batch_size": 3}),
+    "fast": FAST,
+    "precision": PRECISION,
     "energy": Row(False, True, "files printed", check=left("energy.json")),
     "margin": Row(100.0, 0.0, "scores", check=stopped_at),
     "margin_decay": Row(0.0, 20.0, "scores", given={"margin": 100.0}, check=stopped_at),
@@ -400,6 +405,14 @@ PREDICT = {
     "seed": Row(0, 1, alike="lines seeds"),  # nothing is drawn
     "device": NO_GPU,
     "workers": Row(1, 2, "pools", given={"texts": ("a joy",) * 40}),
+    "encoding": Row(
+        "utf-8",
+        "latin-1",
+        "status lines",
+        given={"texts": None},
+        stdin="das Café\n".encode("latin-1"),
+        check=lambda one, other, p: "not UTF-8" in one.said and other.lines[0].endswith("das Café"),
+    ),
 }
 
 EXPORT = {
@@ -502,7 +515,7 @@ def test_every_option_has_a_row(command):
 @pytest.mark.parametrize("command, option", [(c, o) for c, rows in TABLES.items() for o in rows])
 def test_an_option_has_its_effect(command, option, outcome_of, p):
     row = TABLES[command][option]
-    more = {"before": row.before} if row.before else {}
+    more = {name: value for name in ("before", "stdin") if (value := getattr(row, name))}
     given = BASE[command] | row.given
     one, other = (outcome_of(command, given | {option: value}, **more) for value in (row.one, row.other))
     if "status" not in row.differ:
