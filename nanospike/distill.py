@@ -28,6 +28,7 @@ from .model.simulate import SpikingRun
 from .model.student_teacher import load_any_teacher
 from .model.twins import arrange
 from .results.anytime import calibrated
+from .results.card import write_card
 from .results.energy import of_results
 from .results.inference import (
     confusion_table,
@@ -202,6 +203,7 @@ def run(began, options, task, models, data, tokenizer, masking):
     write_json(options.output_dir / "train_results.json", summary | {"peak_memory_mb": peak_memory_mb()})
     write_json(options.output_dir / "eval_results.json", results)
     write_report(options.output_dir, results, costs, look)
+    write_card(options.output_dir, student, teacher, results, costs)
     if options.cache_dir is None:
         shutil.rmtree(cache_of(options), ignore_errors=True)
     print("\n".join(filter(None, (table(results), confusion_table(results, task)))))

@@ -48,7 +48,7 @@ EVAL_KEYS = {
 }
 STUDENT_FILES = {
     *("config.json", "model.safetensors", "tokenizer.json", "training_args.json", "train_log.jsonl"),
-    *("train_results.json", "eval_results.json", "report.html", "checkpoints"),
+    *("train_results.json", "eval_results.json", "report.html", "README.md", "checkpoints"),
 }
 SHORT = ("--batch-size", 7, "--epochs", 1, "--log-every", 2)
 LEARN = ("--batch-size", 7, "--epochs", 8, "--learning-rate", 3e-3, "--log-every", 20)
