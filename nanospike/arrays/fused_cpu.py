@@ -255,6 +255,23 @@ def _softmax_back(dweights, weights, dscores, scale):
                 d[k] += other[k] * scale
 
 
+@kernel
+def _adamw(parameter, mean, square, gradient, factors):
+    clip, rate, eps, keep, old1, new1, old2, new2 = factors
+    for i in range(parameter.size):
+        g = gradient[i] * clip
+        m = mean[i] * old1 + g * new1
+        v = square[i] * old2 + g * g * new2
+        mean[i] = m
+        square[i] = v
+        parameter[i] = parameter[i] * keep - m / (np.sqrt(v) + eps) * rate
+
+
+def adamw(parameter, mean, square, gradient, factors):
+    """One step of optim.AdamW on flat arrays, in place. factors: clip, rate, eps, 1 - decay, b1, 1 - b1, b2, 1 - b2."""
+    _adamw(parameter, mean, square, gradient, tuple(map(np.float32, factors)))
+
+
 # ---- the functions of fused_gpu.py ---------------------------------------------------------------------------------
 
 NOTHING = np.empty(0, np.float32)

@@ -123,11 +123,12 @@ class Batch:
 def collate(data, index, device="cpu"):
     """The examples `index` of an Encoded or a TokenStore, padded with 0 to the longest of them."""
     rows = data.examples(index)
-    ids, mask, types = np.zeros((3, len(rows), max(len(row) for row, _ in rows)), np.int64)
+    inputs = np.zeros((3, len(rows), max(len(row) for row, _ in rows)), np.int64)
+    ids, mask, types = inputs
     for i, (row, segments) in enumerate(rows):
         ids[i, : len(row)], mask[i, : len(row)], types[i, : len(row)] = row, 1, segments
     labels = None if data.labels is None else to_device(data.labels[index], device)
-    return Batch(*(to_device(a, device) for a in (ids, mask, types)), labels, np.asarray(index))
+    return Batch(*to_device(inputs, device), labels, np.asarray(index))  # one copy to a device
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..arrays import ops
-from ..arrays.backend import float_dtype, library, namespace, to_device
+from ..arrays.backend import float_dtype, library, namespace, to_device, to_host
 from ..arrays.tree import child, leaves, nest
 from ..config.errors import InputError
 from ..config.models import declared_labels
@@ -37,12 +37,9 @@ def checked_inputs(config, xp, input_ids, attention_mask, token_type_ids):
             raise InputError(f"{name}: found shape {array.shape}, expected that of input_ids, {ids.shape}")
     if ids.shape[1] > config.usable_positions:
         raise InputError(f"input_ids: {ids.shape[1]} tokens, the model has {config.usable_positions} positions")
-    for name, array, limit in (
-        ("attention_mask", mask, 2),
-        ("input_ids", ids, config.vocab_size),
-        ("token_type_ids", types, config.type_vocab_size),
-    ):
-        low, high = int(array.min()), int(array.max())
+    extremes = to_host(xp.stack([a for array in (mask, ids, types) for a in (array.min(), array.max())]))  # one wait
+    limits = {"attention_mask": 2, "input_ids": config.vocab_size, "token_type_ids": config.type_vocab_size}
+    for (name, limit), (low, high) in zip(limits.items(), extremes.reshape(3, 2).tolist(), strict=True):
         if low < 0 or high >= limit:
             raise InputError(f"{name}: found values from {low} to {high}, expected 0 to {limit - 1}")
     return ids, mask, types

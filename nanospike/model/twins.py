@@ -48,6 +48,15 @@ def usable(*arrays):
     return _state["device"] and len(kinds) == 1 and kinds < {"float32", "float64"} and has_kernels(xp)
 
 
+def update(*arrays):
+    """The compiled step of AdamW for these arrays on a CPU, or None; see fused_cpu.adamw."""
+    if namespace(*arrays) is not np or not usable(*arrays):
+        return None
+    from ..arrays import fused_cpu
+
+    return fused_cpu.adamw
+
+
 def arrange(tree):
     """Put the matrices of query, key and value of every encoder side by side, so that they can be one product.
 

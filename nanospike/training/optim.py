@@ -11,6 +11,7 @@ import numpy as np
 from ..arrays.backend import namespace
 from ..arrays.tree import RowSum
 from ..arrays.workers import ALONE
+from ..model import twins
 
 EXPLODED = 1000.0  # times the usual norm of the gradient
 IN_A_ROW = 5  # updates with such a norm, after which a run is stopped: what is clipped does no harm once
@@ -117,6 +118,9 @@ class AdamW:
         rate = learning_rate * math.sqrt(1 - b2**self.step) / (1 - b1**self.step)
         eps = self.eps * math.sqrt(1 - b2**self.step)
         flat = [a.reshape(-1) for a in (parameter, mean, square, g)]  # views: all are contiguous
+        if compiled := twins.update(*flat):
+            compiled(*flat, (clip, rate, eps, 1 - decay, b1, 1 - b1, b2, 1 - b2))
+            return
         chunk = min(CHUNK, g.size) if xp is np else g.size  # a device takes all of it at once
         scratch = xp.empty(chunk, g.dtype)
         for start in range(0, g.size, chunk):

@@ -10,7 +10,9 @@ from models import LOOPS, random_batch, random_student, random_teacher
 from nanospike.arrays.backend import has_kernels, joined, product, side_by_side, to_device, to_host
 from nanospike.arrays.tree import leaves
 from nanospike.model import bert, equilibrium, twins
+from nanospike.model.loss import Targets, Totals
 from nanospike.model.neuron import POPULATIONS
+from nanospike.training.optim_device import optimizer_of
 
 TOLERANCE = {"float32": 2e-4, "float64": 1e-10}
 KINDS = {
@@ -115,6 +117,24 @@ def test_cotangents_of_populations_inside_arrive(fused, dtype):
             found.append({"current": trace.vjp(dhidden, None, grads, drates)} | dict(leaves(grads)))
     for name, value in found[1].items():
         compare(found[0][name], value, dtype, name)
+
+
+def test_a_step_takes_at_most_300_launches_and_waits_for_nothing(gpu):
+    """3 encoders, a teacher of 6, all terms of the loss but the labels', the update."""
+    hostcupy = pytest.importorskip("hostcupy", reason="launches are counted by an emulation of the GPU")
+    teacher = random_teacher(device="cuda", dtype="float32", num_hidden_layers=6)
+    student = random_student(device="cuda", dtype="float32", num_hidden_layers=3)
+    optimizer, batch = optimizer_of(student.parameters()), random_batch(device="cuda")
+
+    def step():
+        out = teacher.forward(batch, differentiable=False)[0]
+        result = student.gradients(batch, Targets(out, None, Totals(3, 12, 50)))
+        optimizer.update(dict(leaves(result.grads)), 1e-4, 1.0)
+
+    step()
+    with hostcupy.measure() as counts:
+        step()
+    assert counts.launches <= 300 and counts.d2h == 0 and counts.syncs == 0
 
 
 @pytest.mark.parametrize("device, dtype", CASES)

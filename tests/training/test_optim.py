@@ -5,6 +5,7 @@ import pytest
 
 from nanospike.arrays.backend import to_device, to_host
 from nanospike.arrays.tree import RowSum
+from nanospike.model import twins
 from nanospike.training.optim import CHUNK, AdamW, Diverged, global_norm, linear_schedule
 
 
@@ -27,6 +28,25 @@ def test_published_equations(name, decay, xp, device):
         assert norm == pytest.approx(np.linalg.norm(g))
     assert type(parameter) is type(xp.zeros(1))
     np.testing.assert_allclose(to_host(parameter), reference(start, gradients, 1e-2, decay), rtol=1e-10)
+
+
+def test_compiled_equals_the_portable_update():
+    pytest.importorskip("numba", reason="the extra `fast` is not installed")
+    found = []
+    for fast in (True, False):
+        rng = np.random.default_rng(4)
+        parameters = {n: rng.standard_normal((40, 33)).astype("f") for n in ("a.weight", "a.bias", "e.weight")}
+        optimizer = AdamW(parameters, weight_decay=0.1)
+        twins.use_fast(fast)
+        for _ in range(4):
+            rows = RowSum((40, 33))
+            rows.add(rng.integers(0, 20, 30), rng.standard_normal((30, 33)).astype("f"))
+            grads = {n: rng.standard_normal((40, 33)).astype("f") for n in ("a.weight", "a.bias")}
+            optimizer.update(grads | {"e.weight": rows}, 1e-2, 1.0)
+        twins.use_fast(False)
+        found.append(parameters | {f"{n}.{i}": m for n, pair in optimizer.moments.items() for i, m in enumerate(pair)})
+    for name, value in found[1].items():
+        np.testing.assert_allclose(found[0][name], value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_clipping_scales_the_whole_gradient():
