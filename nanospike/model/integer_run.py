@@ -16,7 +16,8 @@ import numpy as np
 from ..arrays.ops import merge_heads, split_heads
 from ..arrays.ops_shift import LEAST_POWER
 from ..config.errors import InputError
-from .integer import EXPONENTS, LOUDEST, POWERS, SCORE_BITS, embedding_rows, integers, require_integer
+from .integer import EXPONENTS, LOUDEST, POWERS, SCORE_BITS, embedding_rows
+from .integer_load import integers, require_integer
 from .neuron import Firing, spike, spikes_of
 from .simulate import Neurons, Population, simulate
 

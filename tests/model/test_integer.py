@@ -11,7 +11,7 @@ from models import random_batch, random_student
 import nanospike
 from nanospike.arrays.ops_shift import shift_norm
 from nanospike.config.errors import InputError
-from nanospike.model import integer, integer_run
+from nanospike.model import integer_load, integer_run
 from nanospike.model.fresh import with_thresholds
 from nanospike.model.probes import Probe
 from nanospike.model.simulate import SpikingRun
@@ -52,7 +52,7 @@ def test_the_same_spikes_as_in_float64_with_the_same_constants(seed, spikes):
     inputs, (initial, window) = random_batch(seed, (7, 1, 4)), ((0.5, 0.0), (0.25, 0.125))[seed // 3]
     how = SpikingRun(time_steps=6, spikes=spikes, initial=initial, window=window, arithmetic="integer")
     found, run = spikes_of(student, inputs, how)
-    constants = integer.integers(student.computing().tree, student.config)
+    constants = integer_load.integers(student.computing().tree, student.config)
     expected, logits = exact.spikes_of(student.computing(), constants, inputs, 6, spikes, initial - window)
     assert found.keys() == expected.keys()
     for name, fired in expected.items():
@@ -71,7 +71,7 @@ def test_rows_and_gains_of_nothing_leave_the_bias_alone():
             value[:6] = [0, 4.8e-33, -4.8e-33, -1, 1e-9, 2]
     how = SpikingRun(time_steps=5, arithmetic="integer")
     found, run = spikes_of(student, inputs, how)
-    constants = integer.integers(student.computing().tree, student.config)
+    constants = integer_load.integers(student.computing().tree, student.config)
     assert (constants.encoders[0].mixed.live == 0).sum() >= 3
     expected, _ = exact.spikes_of(student.computing(), constants, inputs, 5, "signed")
     for name, fired in expected.items():
@@ -105,7 +105,7 @@ def test_spikes_are_those_of_the_float_student_but_for_the_last_bits_of_constant
 def test_a_norm_is_that_of_floats_cut_off_to_its_fractional_bits(half_steps):
     rng = np.random.default_rng(0)
     student = integer_student(0, half_steps=half_steps)
-    norm = integer.integers(student.computing().tree, student.config).encoders[0].mixed
+    norm = integer_load.integers(student.computing().tree, student.config).encoders[0].mixed
     gain = np.sign(student.tree["encoder"]["layer"][0]["attention"]["output"]["LayerNorm"]["weight"])
     total = (rng.standard_normal((300, 24)) * 2.0 ** rng.uniform(4, 32, (300, 1))).astype(np.int64)
     for step in (1, 3):
@@ -178,9 +178,9 @@ def test_no_float_array_in_its_loop(monkeypatch, spikes):
 def test_sums_stay_within_the_bound_that_the_weights_give():
     student = integer_student(2, spikes="signed", v_th=0.6)
     inputs = random_batch(2, (4,))
-    constants = integer.integers(student.computing().tree, student.config)
+    constants = integer_load.integers(student.computing().tree, student.config)
     longest, population = constants.longest()
-    assert longest >= integer.LONGEST
+    assert longest >= integer_load.LONGEST
     assert all(cells.cost.dtype == cells.bias.dtype == np.int32 for cells in constants.cells().values())
     how = SpikingRun(time_steps=12, arithmetic="integer").resolved(student.config)
     neurons = integer_run.IntegerNeurons(how, student.config, constants, inputs[1])
@@ -197,7 +197,7 @@ def test_sums_stay_within_the_bound_that_the_weights_give():
 
 def test_many_steps_are_exact_too():
     student, inputs = integer_student(3, spikes="corrective"), random_batch(3, (3,))
-    constants = integer.integers(student.computing().tree, student.config)
+    constants = integer_load.integers(student.computing().tree, student.config)
     run = student.simulate(*inputs, time_steps=64, spikes="corrective", arithmetic="integer")
     expected, _ = exact.spikes_of(student.computing(), constants, inputs, 64, "corrective")
     for name, fired in expected.items():
@@ -271,4 +271,4 @@ def test_options_that_do_not_go_with_integers():
     with pytest.raises(InputError, match="drive instant"):
         student.simulate(*random_batch(), time_steps=2, drive="instant", arithmetic="integer")
     with pytest.raises(InputError, match="on the cpu only, found device cuda"):
-        integer.require_integer(student.config, "cuda")
+        integer_load.require_integer(student.config, "cuda")
