@@ -30,7 +30,7 @@ from .equilibrium import Loop
 from .integer_run import constants_for, simulate_integer
 from .operations import in_integers, parts
 from .penalty import jacobian_penalty
-from .quantise import low_bit, low_bit_names, quantised, split
+from .quantise import held, low_bit, low_bit_names, quantised, split
 from .simulate import Neurons, SpikingRun, simulate
 from .teacher import checked_inputs
 
@@ -86,6 +86,13 @@ class Student:
         if self.low_bit or not low_bit_names(self.config):
             return self
         tree = quantised(self.tree, self.config)
+        return Student(self.config, tree, self.device, self.directory, self.raw_config, low_bit=True)
+
+    def held(self):
+        """The student with the weights with which it computes, made once, in little memory: not to be trained."""
+        tree = held(self.tree, self.config)
+        if tree is self.tree:
+            return self
         return Student(self.config, tree, self.device, self.directory, self.raw_config, low_bit=True)
 
     def equilibrium(self, input_ids, attention_mask=None, token_type_ids=None):

@@ -43,7 +43,7 @@ class Classifier:
     ):  # fmt: skip
         self._given = (directory, time_steps, device, workers, batch_size, quiet, arithmetic)
         self.batch_size, self.quiet = batch_size, quiet
-        self.student = load_student(directory, device)
+        self.student = load_student(directory, device).held()
         require_head(self.student)
         if self.student.config.activation == "ann":
             raise InputError(f"{directory}: an ordinary BERT (activation ann): it has no spikes to run")

@@ -229,3 +229,22 @@ def test_predict_can_be_pickled_whatever_was_imported():
     for more in ("", ", nanospike.predict"):
         done = subprocess.run([sys.executable, "-c", code.format(more)], capture_output=True, text=True)
         assert "expected a list of texts" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("kind", ["ternary", "binary"])
+def test_a_low_bit_student_is_held_in_little_memory_and_answers_the_same(kind, tmp_path):
+    """Its tables as int8 patterns; the same spikes as those of the student that makes them low-bit at every call."""
+    shape = {"vocab_size": len(VOCABULARY), "max_position_embeddings": POSITIONS, "hidden_size": 16}
+    low = {"weights": kind, "embedding_weights": kind}
+    for name, more in (("low", low), ("float", {})):
+        random_student(4, dtype="float32", spikes="signed", **shape, **more).save(tmp_path / name)
+        (tmp_path / name / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+    classify = nanospike.Classifier(tmp_path / "low", 6)
+    for text, answer in zip(TEXTS[:4], classify(TEXTS[:4]), strict=True):
+        logits = logits_of(tmp_path / "low", text, 6)[6]
+        odds = np.exp(logits) / np.exp(logits).sum()
+        close(answer, {"label": str(odds.argmax()), "score": odds.max(), "time_steps": 6})
+    rows = len(VOCABULARY) + POSITIONS + 2
+    saved = nanospike.Classifier(tmp_path / "float", 6).state_bytes - classify.state_bytes
+    assert saved == rows * (16 * 3 - 4)  # a byte for four, and a scale a row
+    assert classify.student.held() is classify.student
