@@ -48,6 +48,7 @@ OPERATED = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
     ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.And: ast.Or, ast.Or: ast.And,
 }  # fmt: skip
+NOTHING_RUN = 5  # pytest's exit status where it finds no test; others but 0 say that one failed, or cannot be imported
 SLOWER = 5.0  # times the CPU seconds that a mutant's tests took before, and
 PATIENCE = 20.0  # seconds more, before it is stopped
 
@@ -288,7 +289,7 @@ class Changed(MetaPathFinder):
 
 def outcome(mutant, tests, seconds):
     """What became of a mutant (None: no change at all) in a fork of this process: killed by a test, or by its time,
-    survived, or error, where pytest itself failed."""
+    survived, or error: without a change, or without a test, nothing is killed."""
     if not tests:
         return "no test"
     child = os.fork()
@@ -310,7 +311,9 @@ def outcome(mutant, tests, seconds):
         time.sleep(0.05)
     if os.WIFSIGNALED(status):
         return "time" if os.WTERMSIG(status) == signal.SIGXCPU else "killed"
-    return {0: "survived", 1: "killed", 2: "killed"}.get(os.WEXITSTATUS(status), "error")  # 2: a test module failed
+    if os.WEXITSTATUS(status) == 0:
+        return "survived"
+    return "killed" if mutant and os.WEXITSTATUS(status) != NOTHING_RUN else "error"
 
 
 def in_child(mutant, tests, seconds):
