@@ -42,6 +42,7 @@ from nanospike.data.tokenizer import load_tokenizer
 from nanospike.distill import Distill
 from nanospike.files.bundled import bundled
 from nanospike.files.model_files import read_json, read_tensors, write_json, write_tensors
+from nanospike.model import twins
 from nanospike.model.bert import parameter_shapes
 from nanospike.model.loss import Targets, Totals
 from nanospike.model.simulate import SpikingRun
@@ -50,6 +51,8 @@ from nanospike.results.inference import run_student
 from nanospike.training import teaching
 from nanospike.training.optim import AdamW
 
+QUICK = "--only step,simulation --sizes 3x384 --rounds 3 --steps 6"
+FAST = "NANOSPIKE_BENCH_FAST"
 BATCHES = 24  # real batches that the programs go through, again and again
 SIZES = {"4x128": (4, 32), "4x128 b64": (4, 64), "3x384": (3, 32), "3x384 b64": (3, 64), "4x768": (4, 32)}
 
@@ -113,6 +116,8 @@ class Ours:
     def __init__(self, directory, workers):
         self.workers = Workers(workers)
         teacher, self.student = load_teacher(directory / "teacher"), nanospike.load_student(directory / "student")
+        for model in (teacher, self.student):
+            twins.arrange(model.tree)
         options = Distill(stages=("internal",), encoders=self.student.config.num_hidden_layers)
         outputs = lambda: lambda batch: teaching.computed(teacher, batch)  # noqa: E731
         self.gradients = teaching.gradients(outputs, self.student, options, "internal", self.workers)
@@ -404,7 +409,15 @@ def main():
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--workers", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--grow", help=argparse.SUPPRESS)
+    parser.add_argument("--fast", action="store_true", help="ours with blocks that numba compiles (the extra `fast`)")
+    parser.add_argument("--quick", action="store_true", help="the ratios that matter, in about 3 minutes: " + QUICK)
     options = parser.parse_args()
+    if options.quick:
+        parser.parse_args(QUICK.split(), options)
+    if options.fast:
+        os.environ[FAST] = "1"  # of the programs that are started, too
+    if FAST in os.environ and "compiled" not in (said := twins.use_fast(True)):
+        parser.error(said)
     if options.serve:
         return serve(options.serve, options.workers)
     if options.grow:

@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 
+from nanospike import InputError
 from nanospike.arrays.backend import has_kernels, to_device, to_host
 from nanospike.arrays.tree import RowSum
+from nanospike.data.text import Encoded
+from nanospike.training.loop import Run, Stage
 from nanospike.training.optim import JUDGED, AdamW, Diverged
 from nanospike.training.optim_device import DeviceAdamW, optimizer_of
+from nanospike.training.options import TrainingOptions
 
 SHAPES = {
     "a.weight": (70, 65),
@@ -127,3 +131,24 @@ def test_an_update_takes_few_launches_and_waits_for_nothing(gpu):
     with hostcupy.measure() as counts:
         optimizer.update(grads, 1e-2, 1.0)
     assert counts.launches <= 8 and counts.d2h == 0 and counts.syncs == 0
+
+
+def test_a_run_stops_at_the_next_line_of_its_log(gpu, tmp_path):
+    """Update 4 is wrong, the log is read every 3: nothing moves from 4 on, and it is said after 6."""
+
+    def learn(batches, seed, totals):
+        bad = np.nan if seed[2] + 1 == 4 else 1.0
+        grads = {"a.weight": gpu.ones((2, 2)), "b.bias": gpu.asarray([1.0, bad, 1.0])}
+        return {"toy": gpu.asarray(1.0)}, grads, lambda: {"mean_rate": 0.5}
+
+    parameters = {"a.weight": gpu.ones((2, 2)), "b.bias": gpu.zeros(3)}
+    options = TrainingOptions(output_dir=tmp_path, batch_size=2, log_every=3, save_every=0, warmup=0.0, device="cuda")
+    data = Encoded([np.array([i]) for i in range(24)], [np.array([0])] * 24)
+    with pytest.raises(InputError, match="stage finetune, step 6: gradient norm is nan at update 4"):
+        Run(options, parameters).train([Stage("finetune", data, learn, 1.0, 0.1)])
+    expected = {"a.weight": np.ones((2, 2)), "b.bias": np.zeros(3)}
+    reference = AdamW(expected)
+    for step in range(3):
+        reference.update({n: np.ones_like(p) for n, p in expected.items()}, 0.1 * (12 - step) / 12, 1.0)
+    for name, value in host(parameters).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-12)
