@@ -126,12 +126,14 @@ def read_data(options, teacher, task, own=None):
 def prepare(options):
     """All that the run reads, checked: the arguments of run."""
     began = time.perf_counter()
+    task, own = None if options.own else find_task(options.task), None
     teacher = load_any_teacher(options.teacher or bundled("teacher"), options.device)
-    if headless(options, teacher) and (options.data_dir or options.task != "opinions"):
-        raise InputError(f"--task, --data-dir: of no use, {teacher.directory} has no classifier; run finetune first")
     if options.own and "classifier" not in teacher.tree:
         raise InputError(f"--teacher {teacher.directory}: has no classifier; run finetune first, with the same files")
-    task, own = own_data(options, teacher, need_labels=False) if options.own else (find_task(options.task), None)
+    if headless(options, teacher) and (options.data_dir or options.task != "opinions"):
+        raise InputError(f"--task, --data-dir: of no use, {teacher.directory} has no classifier; run finetune first")
+    if options.own:
+        task, own = own_data(options, teacher, need_labels=False)
     options = resolved(options, teacher)
     require_usable(options, teacher, task)
     data, tokenizer = read_data(options, teacher, task, own)

@@ -130,9 +130,11 @@ class Evaluate(OwnFiles):
 
 def prepare(options):
     """All that the run reads, checked: the arguments of run. data, theirs: {split: Encoded}."""
+    task, splits = None if options.own else find_task(options.task), None
     student = load_student(options.model or bundled("student"), options.device)
     require_head(student)
-    task, splits = read_own(options, student) if options.own else (find_task(options.task), None)
+    if options.own:
+        task, splits = read_own(options, student)
     options = replace(
         options,
         model=student.directory,

@@ -80,12 +80,12 @@ def dropping(probability, generator):
 
 def prepare(options):
     """All that the run reads, checked: the arguments of run."""
+    task = None if options.own else find_task(options.task)
     teacher = load_teacher(options.model, options.device)
     tokenizer = load_tokenizer(options.model, teacher.config.vocab_size)
     if options.own:
         task, splits = own_data(options)
     else:
-        task = find_task(options.task)
         splits = {s: e for name in ("train", "dev") for s, e in read_splits(task, options.data_dir, name).items()}
     length = min(options.max_length, teacher.config.usable_positions)
     data = encode_splits(tokenizer, splits, length)
