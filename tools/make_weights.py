@@ -18,15 +18,15 @@ from pathlib import Path
 import numpy as np
 
 from nanospike.arrays import ops
-from nanospike.arrays.backend import library, random_generator
+from nanospike.arrays.backend import library, random_generator, to_device, to_host
 from nanospike.arrays.tree import child, leaves, nest, summed
-from nanospike.config.errors import InputError
+from nanospike.arrays.workers import Workers
 from nanospike.config.models import BertConfig
 from nanospike.config.options import option, parse
 from nanospike.data.tasks import find_task, read_split, score
 from nanospike.data.text import Encoded, collate, encode, in_length_order, read_lines
 from nanospike.data.tokenizer import SPECIAL_TOKENS, bert_template, load_tokenizer
-from nanospike.files.model_files import replacing, write_json
+from nanospike.files.model_files import placed, replacing, write_json
 from nanospike.finetune import dropping
 from nanospike.model import bert
 from nanospike.model.bert import Flow
@@ -81,7 +81,7 @@ def train_tokenizer(texts, size, length_limit=100):
 def projected_embeddings(tokenizer, teacher, their_tokenizer, width, texts):
     """(V, width): each piece's embedding in the teacher (the mean of its pieces there), on the principal components of
     the pieces as often as they occur."""
-    theirs = teacher.tree["embeddings"]["word_embeddings"]["weight"].astype(float)
+    theirs = to_host(teacher.tree["embeddings"]["word_embeddings"]["weight"]).astype(float)
     their_vocabulary = their_tokenizer.get_vocab()
     rows = np.zeros((tokenizer.get_vocab_size(), theirs.shape[1]))
     for piece, i in tokenizer.get_vocab().items():
@@ -125,7 +125,7 @@ def small_bert(options, embeddings, seed):
             fresh = spread * rng.standard_normal(shape)
         tensors[name] = fresh.astype(np.float32)
     tensors["embeddings.word_embeddings.weight"] = embeddings.astype(np.float32)
-    return Teacher(config, nest(tensors))
+    return Teacher(config, nest(placed(tensors, options.device, np.float32)), options.device)
 
 
 def splice(texts, count, seed):
@@ -145,17 +145,20 @@ def mean_state(hidden, mask):
     return (hidden * share).sum(axis=1), lambda d: d[:, None, :] * share
 
 
-def soft_targets(teacher, data, batch_size=64):
+def soft_targets(teacher, data, workers, batch_size=64):
     """(n, C + E): the teacher's logits, and its mean last hidden state in units of its spread, of all examples."""
-    rows = None
-    for index in in_length_order(data, batch_size):
-        batch = collate(data, index)
+
+    def of(index):
+        batch = collate(data, index, teacher.device)
         out = teacher(batch.input_ids, batch.attention_mask, batch.token_type_ids)
         states, _ = mean_state(out.hidden_states[-1], batch.attention_mask)
-        values = np.concatenate([out.logits, states], axis=1)
-        rows = np.zeros((len(data), values.shape[1]), values.dtype) if rows is None else rows
+        return index, np.concatenate([to_host(out.logits), to_host(states)], axis=1)
+
+    found = workers.map(of, in_length_order(data, batch_size))
+    rows = np.zeros((len(data), found[0][1].shape[1]), np.float32)
+    for index, values in found:
         rows[index] = values
-    states = rows[:, out.logits.shape[1] :]
+    states = rows[:, -teacher.config.hidden_size :]
     states -= states.mean(axis=0)
     states /= states.std(axis=0)
     return rows
@@ -196,10 +199,8 @@ def gradients(student, state_map, options, workers):
 
 def main(argv=None):
     options = parse(MakeWeights, argv, prog="python tools/make_weights.py")
-    if options.device != "cpu":
-        raise InputError("--device: this program runs on the CPU only")
     task = find_task("sst-2")  # the columns and the classes of all of them
-    teacher, their_tokenizer = load_teacher(options.teacher), load_tokenizer(options.teacher)
+    teacher, their_tokenizer = load_teacher(options.teacher, options.device), load_tokenizer(options.teacher)
     sets = {d: [read_split(task, d, s) for s in ("train", "dev")] for d in options.data}
     train = [text for of_train, _ in sets.values() for text in of_train.texts]
     general = read_lines(options.corpus) if options.corpus else []
@@ -209,7 +210,8 @@ def main(argv=None):
     texts = [*train, *splice(train, options.spliced, options.seed)]
     cache = options.output_dir / "targets.npy"
     if not cache.exists():
-        targets = soft_targets(teacher, encode(their_tokenizer, texts, options.max_length))
+        encoded = encode(their_tokenizer, texts, options.max_length)
+        targets = soft_targets(teacher, encoded, Workers(options.workers, options.device))
         with replacing(cache) as temporary, open(temporary, "wb") as file:
             np.save(file, targets)
     targets = np.load(cache)
@@ -219,8 +221,8 @@ def main(argv=None):
     data = Encoded(data.ids, data.types, targets)
     width = teacher.config.hidden_size
     state_map = {
-        "weight": np.eye(width, options.hidden_size, dtype=np.float32),
-        "bias": np.zeros(width, np.float32),
+        "weight": to_device(np.eye(width, options.hidden_size, dtype=np.float32), options.device),
+        "bias": to_device(np.zeros(width, np.float32), options.device),
     }
     parameters = student.parameters() | {f"state_map.{n}": p for n, p in state_map.items()}
     job = Run(options, parameters)

@@ -126,6 +126,14 @@ class Workers:
 ALONE = Workers()
 
 
+def give_memory_back():
+    """Return to the system what was freed: glibc keeps it, for each thread, and the next kind of work adds its own."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # another C library
+        return
+
+
 def shares(lengths, parts):
     """Cut a batch into at most `parts` runs of about as many tokens: a list of slices.   lengths (B,) int"""
     reached = np.cumsum(lengths)

@@ -11,18 +11,16 @@ from ..config.errors import InputError
 from ..files.model_files import replacing
 from .metrics import METRICS
 from .tables import Table, file_text, lines_of
-from .text import read_lines
 
 
 @dataclass(frozen=True)
 class Task:
     """folder: below a GLUE directory. text: the one or two columns read. labels: as the files write them, () for a
     regression (scores from 0 to 5). metric: the one that stands for the task; metrics: all that GLUE asks for, if it
-    is more than that one. names: for people, if they are other than labels. train_lines: an unlabelled training file,
-    if any. variants: of the dev and test files; the first is meant where none is named. ragged: labelled rows with
-    too few columns are skipped, as the official loaders do. bounds: of a regression's answers that are handed in.
-    model: the task whose models answer it, if it has none of its own: then it has a test file only, under one of the
-    names test_files. own: a data set of the user's, not GLUE's.
+    is more than that one. names: for people, if they are other than labels. variants: of the dev and test files; the
+    first is meant where none is named. ragged: labelled rows with too few columns are skipped, as the official loaders
+    do. bounds: of a regression's answers that are handed in. model: the task whose models answer it, if it has none of
+    its own: then it has a test file only, under one of the names test_files. own: a data set of the user's, not GLUE's.
     """
 
     name: str
@@ -33,7 +31,6 @@ class Task:
     label_column: str = "label"
     header: tuple = ()  # the columns of a file without a header line
     names: tuple = ()
-    train_lines: str = ""
     metrics: tuple = ()
     variants: tuple = ()
     ragged: bool = False
@@ -68,7 +65,7 @@ F1_ACCURACY = ("f1", "accuracy")
 TASKS = {
     t.name: t
     for t in (
-        Task("opinions", "text", ("sentence",), NUMBERED, "accuracy", names=SENTIMENT, train_lines="train.txt"),
+        Task("opinions", "text", ("sentence",), NUMBERED, "accuracy", names=SENTIMENT),
         Task("sst-2", "SST-2", ("sentence",), NUMBERED, "accuracy", names=SENTIMENT),
         Task("cola", "CoLA", ("sentence",), NUMBERED, "matthews", header=("source", "label", "star", "sentence")),
         Task("mrpc", "MRPC", ("#1 String", "#2 String"), NUMBERED, "f1", label_column="Quality", metrics=F1_ACCURACY),
@@ -133,8 +130,6 @@ def _number(item):
 
 def training_texts(task, data_dir):
     """The texts of the training split, whose labels distillation does not need: an Examples."""
-    if task.train_lines and (Path(data_dir) / task.train_lines).exists():
-        return Examples(read_lines([Path(data_dir) / task.train_lines]), None)
     return read_split(task, data_dir, "train", need_labels=False)
 
 

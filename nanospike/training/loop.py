@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..arrays.workers import Workers, shares
+from ..arrays.workers import Workers, give_memory_back, shares
 from ..config.errors import InputError
 from ..config.options import flag, plain
 from ..data.text import batch_order, collate
@@ -110,12 +110,14 @@ class Run:
             if stage.name in summary:  # it was done before the run was interrupted
                 continue
             self.world.in_turn(stage.prepare)  # a Ctrl-C in it ends the run at once: nothing has been learnt since
+            give_memory_back()
             start, optimizer = 0, self._optimizer()  # fresh moments: its loss is another than the last stage's
             if stage.name == position.get("stage"):
                 start, optimizer = position["step"], restored
             stage.begin(start)
             with self._finishing_the_step_on_interrupt():
                 summary[stage.name] = self._train_stage(stage, optimizer, start, summary)
+            give_memory_back()
             if self.interrupted:
                 self._stop(stage, summary[stage.name]["steps"])
         return summary

@@ -26,7 +26,7 @@ from ..model.bert import TeacherOutput
 from ..model.loss import teacher_layers
 
 BATCH = 32  # examples per forward pass of the teacher: fixed, because a batch's size shows in the last bits
-SHARD = 2**25  # bytes, about; more where there would be more than FILES, each of which is kept open
+SHARD = 2**23  # bytes, about; more where there would be more than FILES, each of which is kept open
 FILES = 256
 FORMAT = 1  # of the shards, part of their directory's name
 ATTEMPTS = 3  # to find a directory whole, where other runs may remove it

@@ -224,12 +224,6 @@ def test_training_texts_need_no_labels(tmp_path):
     assert training_texts(find_task("sst-2"), tmp_path).labels.tolist() == [1, 0]
 
 
-def test_bundled_task_trains_on_lines(tmp_path):
-    (tmp_path / "train.txt").write_text("warm tea\n\n  cold tea  \n")
-    examples = training_texts(find_task("opinions"), tmp_path)
-    assert examples.texts == ["warm tea", "cold tea"] and examples.labels is None
-
-
 QQP = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate"
 
 
