@@ -11,11 +11,12 @@ from . import optim
 FLOATS = ("float32", "float64")
 
 
-def optimizer_of(parameters, **settings):
+def optimizer_of(parameters, weight_decay=0.01):
     """The AdamW for {name: array}: fused where they are on a GPU and of one dtype, else the portable one."""
     kinds = {p.dtype.name for p in parameters.values()}
     fused = has_kernels(namespace(*parameters.values())) and len(kinds) == 1 and kinds < {*FLOATS}
-    return DeviceAdamW(parameters, **settings) if fused else optim.AdamW(parameters, **settings)
+    kind = DeviceAdamW if fused else optim.AdamW
+    return kind(parameters, weight_decay=weight_decay)
 
 
 class DeviceAdamW:
