@@ -7,7 +7,7 @@ import nanospike
 
 PACKAGE = Path(nanospike.__file__).resolve().parent
 MOST = 7
-NAMED = {"require_at_least"}  # its keywords are the caller's own names
+NAMED = {"require_at_least", "Graph.node"}  # their keywords are names of others: of options, of ONNX's attributes
 PUBLIC = {  # the public surface keeps its keywords
     "load_teacher", "load_student", "init_student", "predict", "solve_adjoint",
     "Student.distill_gradients", "Student.simulate", "Student.equilibrium", "Classifier.__init__", "Probe.__init__",

@@ -66,7 +66,7 @@ def test_predictions_of_the_bundled_student():
 
 
 def test_the_real_sst2_score(data_root):
-    """On the SST-2 dev set, where it is at hand: at least 83 % and, for the student, 81.5 %, at 4 time steps close to it.
+    """On the SST-2 dev set, where it is at hand: at least 83 %, the student 81.5 %, at 4 time steps close to it.
 
     Measured: 83.37, 82.34 and 81.42 %; another processor may decide a sentence or two of the 872 otherwise.
     """

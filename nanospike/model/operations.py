@@ -99,16 +99,21 @@ class Operator:
     delay: int = 0
 
 
-def operator(name, at, numbers, *, rows=1, shift=False, **options):
-    """The Operator of COSTS[name, shift] with so many numbers and rows; at: (operation, population).
+def operator(name, at, numbers, *, rows=1, shift=False):
+    """The Operator of COSTS[name, shift] with so many numbers and rows, for every token at every step.
 
-    options: fields of Operator; without them, for every token at every step.
+    at: (operation, population).
     """
     cost, work = COSTS[name, shift], {}
     for costs, times in ((cost.number, numbers), (cost.row, rows)):
         for key, count in costs.items():
             work[key] = work.get(key, 0) + count * times
-    return Operator(*at, cost.kind, **{"per": "token", "when": "step"} | options, work=work)
+    return Operator(*at, cost.kind, "token", "step", work)
+
+
+def per_pair(part):
+    """The Operator for every pair of tokens."""
+    return replace(part, per="pair")
 
 
 def parts(config, tree, drive=None):
@@ -117,19 +122,20 @@ def parts(config, tree, drive=None):
     config, tree: a student's, or an ordinary BERT's with drive None (then nothing is kept from step to step).
     """
     shift, d, last = config.shifts, config.hidden_size, f"encoder.{config.num_hidden_layers - 1}.output"
-    options = {"shift": "embedding-norm" in shift, "when": "start"}
-    found = [operator("sum", ("embeddings.tables", "embedding"), 2 * d, **options)]
-    found += [operator("norm", ("embeddings.LayerNorm", "embedding"), d, **options)]
+    shifted = "embedding-norm" in shift
+    found = [operator("sum", ("embeddings.tables", "embedding"), 2 * d, shift=shifted)]
+    found += [operator("norm", ("embeddings.LayerNorm", "embedding"), d, shift=shifted)]
+    found = [replace(part, when="start") for part in found]
     found += return_parts(config, tree, last)
     for i in range(config.num_hidden_layers):
         found += attention_parts(config, tree, i, drive, shift)
         found += feed_forward_parts(config, tree, i, drive, shift)
     if "pooler" in tree:
-        found += [synapses(tree, "pooler.dense", "classifier", last, source_token="first", when="decision")]
-        found += [operator("tanh", ("pooler.tanh", "classifier"), d, per="text", when="decision")]
+        found += [replace(synapses(tree, "pooler.dense", "classifier", last), source_token="first", when="decision")]
+        found += [replace(operator("tanh", ("pooler.tanh", "classifier"), d), per="text", when="decision")]
     if "classifier" in tree:  # without float operators it adds up where [CLS] spikes; else it reads rates
         when = "step" if shift == OPERATORS and drive else "decision"
-        found += [synapses(tree, "classifier", "classifier", last, source_token="first", when=when)]
+        found += [replace(synapses(tree, "classifier", "classifier", last), source_token="first", when=when)]
     return found
 
 
@@ -150,13 +156,13 @@ def attention_parts(config, tree, i, drive, shift):
     found += [synapses(tree, layer + f"attention.self.{p}", f"{name}.{p}", source) for p in ("key", "value")]
     if spiking_query:
         found += [Synapses(at + f"scores.{p}", attention, f"{name}.{p}", None, 0) for p in ("query", "key")]
-        found += [operator("scale", (at + "scale", attention), heads, shift=shifted, per="pair")]
+        found += [per_pair(operator("scale", (at + "scale", attention), heads, shift=shifted))]
     else:
-        found += [operator("scores", (at + "scores", attention), d, per="pair")]
-    found += [operator("softmax", (at + "softmax", attention), heads, rows=0, shift=shifted, per="pair")]
+        found += [per_pair(operator("scores", (at + "scores", attention), d))]
+    found += [per_pair(operator("softmax", (at + "softmax", attention), heads, rows=0, shift=shifted))]
     if COSTS["softmax", shifted].row:
         found += [operator("softmax", (at + "softmax.rows", attention), 0, rows=heads, shift=shifted)]
-    found += [operator("context", (at + "context", attention), d, shift=shifted, per="pair")]
+    found += [per_pair(operator("context", (at + "context", attention), d, shift=shifted))]
     if drive == "differential" and not shifted:
         found += [time_scale(at, attention, d * (2 if spiking_query else 4), 0 if spiking_query else d)]
     return found
@@ -190,11 +196,11 @@ def return_parts(config, tree, last):
     if getattr(config, "feedback", False):
         first = config.feedback_from == "cls"
         matrix = "feedback.down" if rank else "feedback.weight"
-        options = {"source_token": "first" if first else "all", "delay": 1}
-        found.append(synapses(tree, matrix, "embedding", last, tensor=matrix, **options))
+        into = synapses(tree, matrix, "embedding", last, tensor=matrix)
+        found.append(replace(into, source_token="first" if first else "all", delay=1))
         if rank:
-            options = {"per": "text" if first else "token", "states": rank, "delay": 1}
-            found.append(operator("product", ("feedback.up", "embedding"), rank * d, **options))
+            up = operator("product", ("feedback.up", "embedding"), rank * d)
+            found.append(replace(up, per="text" if first else "token", states=rank, delay=1))
         if first:
             work = {"addition": d}
             found.append(Operator("feedback.to_all", "embedding", SPIKE_DRIVEN, "token", "step", work, delay=1))
@@ -202,17 +208,17 @@ def return_parts(config, tree, last):
         used = (to_host(tree["feedback"]["scale"]) != 0).astype(np.int64)
         found.append(Synapses("feedback.scale", "embedding", last, used, 1, "feedback.scale", delay=1))
     if getattr(config, "lateral", False):
-        found.append(synapses(tree, "lateral.weight", last, last, tensor="lateral.weight", delay=1))
+        found.append(replace(synapses(tree, "lateral.weight", last, last, tensor="lateral.weight"), delay=1))
     return found
 
 
-def synapses(tree, name, population, source, tensor=None, **options):
+def synapses(tree, name, population, source, tensor=None):
     """The Synapses of the matrix (out, in) `name`.weight of the tree, or of the one that `tensor` names."""
     tensor, node = tensor or f"{name}.weight", tree
     for key in tensor.split("."):
         node = node[int(key) if isinstance(node, list) else key]
     matrix, bias = to_host(node), None if tensor == name else f"{name}.bias"
-    return Synapses(name, population, source, np.count_nonzero(matrix, axis=0), len(matrix), tensor, bias, **options)
+    return Synapses(name, population, source, np.count_nonzero(matrix, axis=0), len(matrix), tensor, bias)
 
 
 def sender(i):
@@ -222,4 +228,4 @@ def sender(i):
 
 def time_scale(at, population, numbers, states):
     """Sums of spikes as rates and back (x / t, t g): float operators of the differential drive act on rates."""
-    return operator("scale", (at + "time", population), numbers, states=states)
+    return replace(operator("scale", (at + "time", population), numbers), states=states)
