@@ -15,17 +15,17 @@ from ..config.operators import FLOAT
 from .bert import populations
 from .operations import KEYS, SPIKE_DRIVEN, Synapses
 
-BLOCK = 255  # tokens whose spikes are added up in one byte
-
 
 @dataclass(frozen=True)
 class Counts:
     """What a run did, on the host; `a + b` is that of two runs of as many steps, such as of two batches.
 
-    spikes: {population: (T, W) int64} of all real tokens; first: the same of the texts' first tokens, of the population
-    that is read out; for_pairs: {population: (T,)} each spike times the real tokens of its text. tokens, pairs, texts
-    (T,): real tokens, pairs of them in one text, and texts that ran in each step. decisions (T + 1,): texts whose
-    logits were taken after a step; reading (T + 1,): neurons of their first tokens that had a rate other than 0.
+    spikes: {population: (T, W) int64} of all real tokens, those of each step, or of all steps since the one that was
+    looked at before: up to a step that was looked at, the sums are right. first: the same of the texts' first tokens,
+    of the population that is read out; for_pairs: {population: (T,)} each spike times the real tokens of its text.
+    tokens, pairs, texts (T,): real tokens, pairs of them in one text, and texts that ran in each step. decisions
+    (T + 1,): texts whose logits were taken after a step; reading (T + 1,): neurons of their first tokens that had a
+    rate other than 0.
     """
 
     spikes: dict
@@ -57,77 +57,75 @@ class Counts:
 class Counter:
     """Watches the neurons of a simulation: `advance`, `saw` and `decide` are called as it runs, then `counts`.
 
-    mask (B, L); read_out: the population whose first tokens are read. While it runs it only adds up the tokens of each
-    text, by neuron; everything else is for the end, or for when some texts leave.
+    mask (B, L); read_out: the population whose first tokens are read; looks: the steps after which it looks at what all
+    neurons have fired by then. More looks tell more, and take longer.
     """
 
-    def __init__(self, mask, read_out, time_steps):
-        self.xp, self.read_out = namespace(mask), read_out
-        self.seen, self.first = {}, []  # {population: [(B, W) of each step since the last text left]}
-        self.spikes, self.for_pairs = {}, {}
+    def __init__(self, mask, read_out, time_steps, looks):
+        self.xp, self.read_out, self.time_steps, self.looks = namespace(mask), read_out, time_steps, looks
+        self.before, self.first_before = {}, None  # (B, W) fired until the last look; of first tokens
+        self.spikes, self.for_pairs, self.first = {}, {}, []  # (W,), () and (W,) of each look
         self.ran = np.zeros((3, time_steps), np.int64)
         self.decided = np.zeros((2, time_steps + 1), np.int64)
         self.step = 0
         self._set(mask)
 
     def _set(self, mask):
-        self.real, self.buffers = mask.astype("int8")[:, :, None], {}
-        self.lengths = mask.sum(axis=1, dtype="int64")
+        self.mask, self.lengths = mask, mask.sum(axis=1, dtype="int64")
         host = to_host(self.lengths)
         self.running = host.sum(), (host * host).sum(), len(host)
+        self.real = None if host.min() == mask.shape[1] else mask[:, :, None]
 
     def keep(self, rows):
         """Only these examples go on."""
-        self._settle()
-        self._set(self.real[rows, :, 0])
+        self._set(self.mask[rows])
+        self.before = {name: fired[rows] for name, fired in self.before.items()}
+        self.first_before = self.first_before[rows]
 
     def advance(self):
         self.ran[:, self.step] = self.running
         self.step += 1
 
     def saw(self, population, state, current, step):
-        """The spikes state.emitted (B, L, W) int8 of one step of one population. Nothing is moved to the host."""
-        emitted = state.emitted
-        if emitted.shape not in self.buffers:
-            self.buffers[emitted.shape] = self.xp.empty(emitted.shape, self.xp.int8)
-        ones = self.buffers[emitted.shape]
-        self.xp.bitwise_and(emitted, self.real, out=ones)  # real is 1 or 0; 1 & 1 and -1 & 1 are 1
-        ones = ones.view(self.xp.uint8)
-        sums = ones[:, :BLOCK].sum(axis=1, dtype="uint8")  # (B, W)
-        for i in range(BLOCK, emitted.shape[1], BLOCK):
-            sums = sums.astype("uint16") + ones[:, i : i + BLOCK].sum(axis=1, dtype="uint8")
-        self.seen.setdefault(population, []).append(sums)
-        if population == self.read_out:
-            self.first.append(ones[:, 0].sum(axis=0, dtype="int64"))
+        """state.fired (B, L, W): what each neuron of a population has fired so far. Nothing is moved to the host."""
+        if step not in self.looks:
+            return
+        fired = state.fired
+        first = fired[:, 0].astype("int64") if population == self.read_out else None
+        if self.real is not None:
+            fired = fired * self.real.astype(fired.dtype)
+        enough = fired.shape[1] * step < 2**15
+        fired = fired.sum(axis=1, dtype=fired.dtype if enough else "int64")  # (B, W)
+        new = fired - self.before[population] if population in self.before else fired
+        self.before[population] = fired
+        self.spikes.setdefault(population, []).append(new.sum(axis=0, dtype="int64"))
+        pairs = (new.sum(axis=1, dtype="int64") * self.lengths).sum()
+        self.for_pairs.setdefault(population, []).append(pairs)
+        if first is not None:
+            self.first.append((first if self.first_before is None else first - self.first_before).sum(axis=0))
+            self.first_before = first
 
     def decide(self, rates):
         """Logits are taken from the rates (B, L, D) of the population that is read out."""
         self.decided[:, self.step] += len(rates), int((rates[:, 0] != 0).sum())
 
-    def _settle(self):
-        """Sums over the texts that ran together."""
-        for population, steps in self.seen.items():
-            sums = self.xp.stack(steps)  # (t, B, W)
-            self.spikes.setdefault(population, []).append(to_host(sums.sum(axis=1, dtype="int64")))
-            by_text = sums.sum(axis=2, dtype="int64") * self.lengths
-            self.for_pairs.setdefault(population, []).append(to_host(by_text.sum(axis=1)))
-        self.seen = {}
-
     def counts(self):
-        self._settle()
-        whole = lambda parts: _padded(np.concatenate(parts), self.ran.shape[1])  # noqa: E731
+        at = [step - 1 for step in sorted(self.looks) if step <= self.step]
+        whole = lambda rows: _spread(to_host(self.xp.stack(rows)), at, self.time_steps)  # noqa: E731
         return Counts(
-            {name: whole(parts) for name, parts in self.spikes.items()},
-            {self.read_out: whole([to_host(self.xp.stack(self.first))])},
-            {name: whole(parts) for name, parts in self.for_pairs.items()},
+            {name: whole(rows) for name, rows in self.spikes.items()},
+            {self.read_out: whole(self.first)},
+            {name: whole(rows) for name, rows in self.for_pairs.items()},
             *self.ran,
             *self.decided,
         )
 
 
-def _padded(rows, total):
-    """With zeros for the steps that nobody ran any more."""
-    return np.concatenate([rows, np.zeros((total - len(rows), *rows.shape[1:]), rows.dtype)])
+def _spread(rows, at, total):
+    """(total, ...) with the rows at the indices `at`, and zeros between them."""
+    whole = np.zeros((total, *rows.shape[1:]), rows.dtype)
+    whole[at] = rows
+    return whole
 
 
 @dataclass(frozen=True)

@@ -172,9 +172,9 @@ class Neurons:
         self.recorders = {probe.population: Recorder(probe, self) for probe in self.how.probes}
         self.counter, self.watchers = None, list(self.recorders.values())
 
-    def count(self, mask, read_out):
+    def count(self, mask, read_out, looks):
         """Count from now on; see counting.Counter."""
-        self.counter = Counter(mask, read_out, self.how.time_steps)
+        self.counter = Counter(mask, read_out, self.how.time_steps, looks)
         self.watchers.append(self.counter)
 
     def advance(self, steps=1):
@@ -274,7 +274,8 @@ def simulate(network, neurons):
     how = neurons.how
     record = checked_record(how.record, how.time_steps)
     if how.count:
-        neurons.count(network.mask, network.last)
+        every = network.config.recurrent  # what returns is counted a step later, so every step is looked at
+        neurons.count(network.mask, network.last, set(range(1, how.time_steps + 1)) if every else record)
     results, fed_back, step = _Results(network, neurons), None, 0
     while step < how.time_steps:
         steps = steps_at_once(network, min(r for r in record if r > step) - step)

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ..config.errors import InputError
@@ -48,7 +50,7 @@ def write_report(directory, results, costs=None, look=None):
         f"<main>{_scores(results)}{_costs(results)}</main>",
         *_figures(results, log, costs, look, spiking),
         _silent(log),
-        f"{_options(directory / 'training_args.json')}\n</body>\n</html>\n",
+        f"{_options(directory / 'training_args.json')}\n{_versions(directory / 'config.json')}\n</body>\n</html>\n",
     ]
     with replacing(directory / "report.html") as temporary:
         temporary.write_text("\n".join(filter(None, page)), encoding="utf-8")
@@ -146,3 +148,21 @@ def _options(path):
     except InputError:  # none recorded, or not readable
         return ""
     return f"<details><summary>Options of the run</summary>\n{_table(rows, ('option', 'value'))}</details>"
+
+
+def _versions(path):
+    """What made the student, and what drew this page."""
+    rows = [(name, version(name)) for name in ("nanospike", "numpy", "scipy") if _installed(name)]
+    rows = [("python", platform.python_version()), *rows]
+    try:
+        rows += [("the student was made by nanospike", read_json(path).get("nanospike_version", "unknown"))]
+    except InputError:
+        pass
+    return f"<details><summary>Versions</summary>\n{_table(rows, ('this page was drawn by', 'version'))}</details>"
+
+
+def _installed(name):
+    try:
+        return bool(version(name))
+    except PackageNotFoundError:
+        return False

@@ -19,19 +19,19 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def emitted(*steps):
-    """Spikes of one population, a list (B, L, W) per step, as a simulation hands them on."""
-    return [SimpleNamespace(emitted=np.array(spikes, np.int8)) for spikes in steps]
+    """Spikes of one population, a list (B, L, W) per step, as a simulation hands them on: what was fired by then."""
+    return [SimpleNamespace(fired=fired) for fired in np.cumsum(np.abs(np.array(steps, np.int16)), axis=0)]
 
 
-def counts_of(spikes, mask, read_out):
+def counts_of(spikes, mask, read_out, looks=None):
     """Counts of a run with {population: states of every step}; the logits are taken after the last."""
     steps = len(next(iter(spikes.values())))
-    counter = Counter(np.array(mask), read_out, steps)
+    counter = Counter(np.array(mask), read_out, steps, set(range(1, steps + 1)) if looks is None else looks)
     for step in range(1, steps + 1):
         counter.advance()
         for population, states in spikes.items():
             counter.saw(population, states[step - 1], None, step)
-    counter.decide(np.array([[[1.0] * spikes[read_out][0].emitted.shape[2]]] * len(mask)))
+    counter.decide(np.array([[[1.0] * spikes[read_out][0].fired.shape[2]]] * len(mask)))
     return counter.counts()
 
 
@@ -91,7 +91,19 @@ def test_neurons_of_other_kinds():
     assert lines([], counts) == [], "an ordinary network has no membranes"
 
 
-def test_long_texts_do_not_overflow_a_byte():
+def test_fewer_looks_give_the_same_sums():
+    """Three steps of two texts, one of them padded; looked at after the second and the third only."""
+    rng = np.random.default_rng(0)
+    states, mask = {"n": emitted(*rng.integers(-1, 2, (3, 2, 4, 5)))}, [[1, 1, 1, 1], [1, 1, 0, 0]]
+    every, few = counts_of(states, mask, "n"), counts_of(states, mask, "n", looks={2, 3})
+    for name in ("spikes", "first", "for_pairs"):
+        for t in (2, 3):
+            whole, part = (getattr(c, name)["n"][:t].sum(axis=0) for c in (every, few))
+            np.testing.assert_array_equal(whole, part)
+        assert not getattr(few, name)["n"][0].any()
+
+
+def test_long_texts_do_not_overflow():
     """Of 600 tokens that all fire, in a text where only 590 are real."""
     mask = np.ones((1, 600), int)
     mask[0, 590:] = 0
@@ -286,11 +298,12 @@ def our_run(case, spikes, layers):
         source = f"n{layer}"
     config = random_student(spikes=spikes).config
     neurons = Neurons(SpikingRun(time_steps=steps, drive="instant", initial=0.0), config)
-    counter, sent = Counter(np.ones((examples, 1), int), source, steps), []
+    counter, sent = Counter(np.ones((examples, 1), int), source, steps, {steps}), []
+    arrived = np.cumsum(np.abs(inputs), axis=1)
     for t in range(steps):
         counter.advance()
         neurons.advance()
-        counter.saw("input", SimpleNamespace(emitted=inputs[:, t, None]), None, t + 1)
+        counter.saw("input", SimpleNamespace(fired=arrived[:, t, None]), None, t + 1)
         x = inputs[:, t, None].astype(float)
         for layer in layers:
             x, _ = neurons(f"n{layer}", x @ weights[f"{layer}.weight"].T + weights[f"{layer}.bias"])

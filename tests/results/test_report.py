@@ -5,6 +5,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from nanospike.results import charts, drawing
@@ -239,6 +240,12 @@ def test_hostile_strings_are_escaped(tmp_path):
 def test_unreadable_options_are_left_out(tmp_path):
     (tmp_path / "training_args.json").write_text("{")
     assert "Options of the run" not in page_of(tmp_path, RESULTS)
+
+
+def test_versions_are_said(tmp_path):
+    (tmp_path / "config.json").write_text('{"nanospike_version": "0.0.7"}')
+    text = page_of(tmp_path, RESULTS)
+    assert "0.0.7" in text and np.__version__ in text
 
 
 def test_failure_leaves_the_old_report(tmp_path):
