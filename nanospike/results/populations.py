@@ -12,8 +12,8 @@ INKS = {"spike-driven": "spiking", "shift": "shift", "constant": "constant", "fl
 FAINTEST = 0.05  # opacity of a cell
 
 
-def gap_map(gaps):
-    """The equilibrium gap of each population after T steps, darker where it is larger.   {population: {T: gap}}"""
+def gap_map(gaps, over="all texts"):
+    """The equilibrium gap of each population after T steps, stronger where it is larger.   {population: {T: gap}}"""
     steps = list(next(iter(gaps.values()), {}))
     if not steps:
         return NOTHING
@@ -28,12 +28,12 @@ def gap_map(gaps):
             share = (math.log(value) - low) / (high - low) if value > 0 and high > low else 0.0
             parts.append(box("spiking", NAMES + j * cell, at, cell - 2, ROW - 2, opacity=FAINTEST + 0.45 * share))
             parts.append(words(NAMES + (j + 0.5) * cell, at + BAR, f"{value:.4f}", "small ink", "middle"))
-    title = "equilibrium gap of every population: mean |rate after T steps - equilibrium|"
+    title = f"equilibrium gap of every population, mean |rate after T steps - equilibrium|, over {over}"
     rows = [("population", *(f"T = {t}" for t in steps)), *((name, *row.values()) for name, row in gaps.items())]
     return Picture(canvas(title, TOP + len(gaps) * ROW + 4, parts), rows)
 
 
-def rate_bars(rates):
+def rate_bars(rates, over="all texts"):
     """Rates, and shares of dead and saturated neurons.   {population: {rate, dead, saturated}}"""
     rates = {n: r for n, r in rates.items() if isinstance(r, dict) and all(is_number(v) for v in r.values())}
     if not rates:
@@ -54,7 +54,7 @@ def rate_bars(rates):
         parts.append(words(second + wide * (dead + full) + 6, at + BAR - 2, share, "small"))
     rows = [("population", "rate", "dead", "saturated")]
     rows += [(name, row["rate"], row["dead"], row["saturated"]) for name, row in rates.items()]
-    return Picture(canvas("rates at equilibrium", TOP + len(rates) * ROW + 4, parts), rows)
+    return Picture(canvas(f"rates at equilibrium, over {over}", TOP + len(rates) * ROW + 4, parts), rows)
 
 
 def audit_bar(costs):

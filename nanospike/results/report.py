@@ -61,15 +61,18 @@ def _figures(results, log, costs, look, spiking):
     found = [charts.tradeoff(costs)] if costs else []
     found += [charts.accuracy(results)] if by_time_steps(results, "spiking") else []
     found += [charts.gap(results)]
-    found += [gap_map(look.gaps)] if look else []
-    found += [rate_bars(results.get("rates") or (look.rates if look else {}))]
+    found += [gap_map(look.gaps, f"{look.texts} texts")] if look else []
+    rates, over = results.get("rates"), f"{results.get('examples')} examples"
+    if not rates and look:
+        rates, over = look.rates, f"{look.texts} texts"
+    found += [rate_bars(rates or {}, over)]
     found += [raster(look), attention_maps(look)] if look else []
     found += [audit_bar(costs)] if costs else []
     found += [charts.training(log, "loss", "training loss", HEIGHT)]
     found += [charts.training(log, "mean_rate", "mean firing rate", LOW)] if spiking else []
     for key, title in (
-        ("equilibrium_sweeps", "solver: sweeps to the equilibrium"),
-        ("adjoint_sweeps", "of its adjoint"),
+        ("equilibrium_sweeps", "sweeps to the equilibrium"),
+        ("adjoint_sweeps", "sweeps of the adjoint solver"),
     ):
         found.append(charts.training(log, key, title, LOW))
     return [f"<figure>{picture.svg}{_data(picture.rows)}</figure>" for picture in found if picture]

@@ -71,5 +71,5 @@ def attention_maps(look):
         parts.append(words(NAMES - 6, TOP + (i + 0.5) * cell + MIDDLE, look.tokens[i], "small", "end"))
     rows = [("model", "token", *look.tokens)]
     rows += [(name, look.tokens[i], *map(float, row)) for name, weights in known for i, row in enumerate(weights)]
-    title = "attention of the last encoder, the mean over its heads"
+    title = "attention of the last encoder, the mean over its heads: a row is a token that looks at the columns"
     return Picture(canvas(title, TOP + length * cell + UNDER, parts), rows)
