@@ -1,6 +1,6 @@
 """The shapes of the models: flat frozen records, checked when they are made."""
 
-import math
+import sys
 from dataclasses import MISSING, dataclass, fields
 
 from .errors import InputError
@@ -19,7 +19,7 @@ def _fits(kind, value):
         return kind is bool and isinstance(value, bool)
     if kind is int:
         return isinstance(value, int) and value >= 1
-    return isinstance(value, (int, float)) and 0 <= value < math.inf
+    return isinstance(value, (int, float)) and 0 <= value <= sys.float_info.max  # a larger int is no float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -206,6 +206,8 @@ def _require_state(state, path):
     for name, kind in KINDS.items():
         if name in state and not (isinstance(state[name], kind) and not isinstance(state[name], bool)):
             raise InputError(f"{path}: {name}: found {str(state[name])[:80]!r}, expected {kind}")
+        if isinstance(state.get(name), int | float) and not abs(state[name]) <= sys.float_info.max:
+            raise InputError(f"{path}: {name}: found a number that is too large, or none")
     if not isinstance(state["options"].get("stages", []), (list, type(None))):
         raise InputError(f"{path}: options: stages: expected a list")
 

@@ -102,3 +102,17 @@ def test_half_a_surrogate_pair_in_a_tokenizer_s_files(tmp_path):
     (tmp_path / "added_tokens.json").write_text(json.dumps({"\ud800": len(fuzz.WORDS)}))
     with pytest.raises(InputError, match="half a surrogate pair in a file of its tokenizer"):
         load_tokenizer(tmp_path)
+
+
+def test_whole_numbers_that_no_float_holds(tmp_path):
+    fuzz.model(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"layer_norm_eps": 10**400}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="layer_norm_eps: found 1"):
+        load_teacher(tmp_path)
+    (tmp_path / "c").mkdir()
+    fuzz.checkpoint(tmp_path / "c")
+    state = tmp_path / "c" / fuzz.PLACE / "state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"log_norm": 10**400}))
+    with pytest.raises(InputError, match="log_norm: found a number that is too large"):
+        fuzz.use_checkpoint(tmp_path / "c")
