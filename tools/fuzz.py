@@ -47,6 +47,7 @@ from nanospike.training.options import TrainingOptions
 from nanospike.training.resume import Position, read_checkpoint, write_checkpoint
 
 SPARE = 2**30  # bytes of memory
+ADDRESSES = 8  # times as many of addresses: allocators reserve more than they use
 PATIENCE = 30  # with a machine that is busy with other work
 WORDS = [*SPECIAL_TOKENS, "the", "tea", "was", "hot", "##s", "café", *"abcdefghij"]
 SHAPE = {
@@ -331,7 +332,7 @@ def quiet():
 @contextlib.contextmanager
 def limits(seconds):
     """TooLong after so many seconds of the processor, or PATIENCE as many by the clock; MemoryError beyond SPARE bytes
-    more than now; on Linux, in the main thread."""
+    more, or ADDRESSES as many of addresses, than before; on Linux, in the main thread."""
     if not sys.platform.startswith("linux"):
         yield
         return
@@ -343,7 +344,8 @@ def limits(seconds):
     used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     before, clocks = resource.getrlimit(resource.RLIMIT_AS), ((signal.ITIMER_PROF, 1), (signal.ITIMER_REAL, PATIENCE))
     handlers = {number: signal.signal(number, late) for number in (signal.SIGPROF, signal.SIGALRM)}
-    resource.setrlimit(resource.RLIMIT_AS, (used + SPARE, before[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (used + ADDRESSES * SPARE, before[1]))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for clock, factor in clocks:
         signal.setitimer(clock, factor * seconds)
     try:
@@ -353,6 +355,9 @@ def limits(seconds):
             signal.setitimer(clock, 0)
         for number, handler in handlers.items():
             signal.signal(number, handler)
+        grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak)
+        if grown > SPARE:
+            raise MemoryError(f"grew by {grown} bytes")
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 

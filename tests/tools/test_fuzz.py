@@ -59,7 +59,7 @@ def test_what_is_planted_is_found(bench, monkeypatch):
     monkeypatch.setattr(bench, "seconds", 0.05)
     assert "TooLong" in planted(lambda directory: time.sleep(5))
     monkeypatch.setattr(bench, "seconds", 60)
-    assert "MemoryError" in planted(lambda directory: np.empty(2 * fuzz.SPARE, np.uint8))
+    assert "MemoryError" in planted(lambda directory: np.empty(2 * fuzz.ADDRESSES * fuzz.SPARE, np.uint8))
 
 
 def test_the_figures_are_printed_and_written(tmp_path, capsys):
