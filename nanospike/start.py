@@ -125,13 +125,13 @@ def _begin(options):
 
 
 def accelerate(options):
-    """Choose how the blocks of the graph are computed, and say so."""
+    """Choose how the blocks of the graph are computed, and say so where it is not NumPy alone."""
     if options.device == "cuda":
         set_precision(options.precision)
         said = f"fused kernels, products in {options.precision}"
     else:
         said = use_fast(options.fast)
-    if world().rank == 0:
+    if said and world().rank == 0:
         print(f"computing with {said}", file=sys.stderr)
 
 

@@ -73,6 +73,7 @@ CUTS = (
     Cut(r"^python tools/convergence\.py ", "minutes", add="--examples 1 --time-steps 1,2"),
     Cut(r"^python tools/(sst2|recurrence|adjoint|anytime)_study\.py ", "hours; tests/tools has them", add="--help"),
     Cut(r"^python tools/(bench|bench_corpus|profile_step)\.py ", "an hour; tests/tools", add="--help"),
+    Cut(r"^python tools/gpu_check\.py ", "a GPU", add="--help"),
 )
 
 

@@ -206,7 +206,7 @@ class ReferenceStudent(Reference):
                 raise Tie
             if u[index] >= theta[index]:
                 s[index] = 1
-            elif self.spikes == "signed" or (self.spikes == "corrective" and count[index] > 0):
+            elif self.spikes == "signed" or (self.spikes == "corrective" and count[index] >= 1):
                 if abs(u[index] - low[index]) < 1e-9:
                     raise Tie
                 if u[index] <= low[index]:
@@ -232,7 +232,8 @@ class ReferenceStudent(Reference):
                 else:
                     arriving = g
                 u[n] = self.leak * u[n] + arriving
-                s = self.fire(n, u[n], sum(history[n]), initial)
+                count = sum(self.leak ** (t - i) * x for i, x in enumerate(history[n]))
+                s = self.fire(n, u[n], count, initial)
                 u[n] = u[n] - self.threshold(n) * s
                 history[n].append(s)
                 weights = [self.leak ** (t - i) for i in range(1, t + 1)]

@@ -6,10 +6,12 @@ with timed(clock):
 clock.total("seconds")      # {(block, column): seconds}
 """
 
+import functools
 import threading
 import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields, replace
 from unittest.mock import patch
 
 from nanospike.arrays import ops, tree
@@ -110,13 +112,31 @@ def timed(clock):
         def put(owner, name, function):
             stack.enter_context(patch.object(owner, name, function))
 
+        plain = [getattr(owner, name) for owner, name, *_ in LAYERS]
         for owner, name, block, flop_of in LAYERS:
             put(owner, name, timed_layer(clock, block, getattr(owner, name), flop_of))
         for owner, name, block in OTHERS:
             put(owner, name, timed_function(clock, (block, ""), getattr(owner, name)))
+        timed_forms = [getattr(owner, name) for owner, name, *_ in LAYERS]
+        put(bert, "operators", retimed(bert.operators, dict(zip(plain, timed_forms, strict=True))))
         put(teaching, "computed", timed_function(clock, ("rest", "teacher"), teaching.computed))
         put(Workers, "map", timed_map(clock, Workers.map))
         yield
+
+
+def retimed(operators, timed):
+    """bert.operators with the timed forms {plain: timed} of what it chooses, which it has from before."""
+
+    def choose(function):
+        if isinstance(function, functools.partial):
+            return functools.partial(timed.get(function.func, function.func), **function.keywords)
+        return timed.get(function, function)
+
+    def chosen(config):
+        these = operators(config)
+        return replace(these, **{f.name: choose(getattr(these, f.name)) for f in fields(these)})
+
+    return chosen
 
 
 def timed_function(clock, key, function):

@@ -27,7 +27,8 @@ def require_integer(config, device):
     if config.activation == "ann":
         raise InputError("arithmetic integer: this student is an ordinary BERT (activation ann): it has no spikes")
     if config.shifts != OPERATORS:
-        raise InputError(f"arithmetic integer: for operators shift, found {config.operators}")
+        needed = "; the student has to be distilled with --operators shift, and ternary or binary weights"
+        raise InputError(f"arithmetic integer: for operators shift, found {config.operators}{needed}")
     if config.weights == "float":
         raise InputError("arithmetic integer: for ternary or binary weights, found weights float")
     if device != "cpu":

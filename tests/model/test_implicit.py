@@ -158,7 +158,7 @@ def test_ritz_estimates_of_a_student_are_its_loops_gain():
     network = equilibrium.Network.on(student.tree, student.config, *inputs)
     settled, vjp = equilibrium.solve(network)
     dlast = np.random.default_rng(0).standard_normal(settled.hidden_states[-1].shape) * inputs[1][:, :, None]
-    free, oracle = (vjp([None, None, dlast], None, None, {}, m) for m in ("gmres", "dense"))
+    free, oracle = (vjp([None, None, dlast], None, None, {}, Loop(adjoint_solver=m)) for m in ("gmres", "dense"))
     np.testing.assert_allclose(free.radius, oracle.radius, rtol=0.1)
     np.testing.assert_allclose(free.max_real, oracle.max_real, rtol=0.15, atol=0.03)
 
