@@ -203,7 +203,9 @@ def spoilt(name, body, rng):
         ways += [in_json] * 2 if name.endswith(".json") else []
         ways += [in_tensors] * 2 if name.endswith(".safetensors") else []
         ways += [in_lines] if name.endswith((".csv", ".tsv", ".jsonl", ".toml", ".txt")) else []
-        with contextlib.suppress(ValueError, IndexError, struct.error):  # it is broken beyond that already
+        with contextlib.suppress(
+            ValueError, IndexError, OverflowError, struct.error
+        ):  # it is broken beyond that already
             body = rng.choice(ways)(body, rng)
     return body
 

@@ -26,6 +26,7 @@ AS_IT_STANDS = ("PreTrainedTokenizer", "TokenizersBackend")
 NO_FILE = ("BertJapaneseTokenizer", "BertweetTokenizer", "PhobertTokenizer", "BertGenerationTokenizer")
 BYTE_LEVEL = ("RobertaTokenizer", "CamembertTokenizer")  # vocab.json and merges.txt
 BYTE_LEVEL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+MOST_IDS = 2**24  # where nothing is known of the model
 STRANGE = "\u0378\ue000 q"  # of no script: an unknown piece, if there is one
 
 
@@ -50,6 +51,7 @@ def _loaded(directory, vocabulary):
     path = directory / "tokenizer.json"
     if path.exists():
         tokenizer = _from_file(path)
+        _require_ids(tokenizer, path, vocabulary)
         if kind in LIKE_BERT or not kind:
             _clean_as(tokenizer, settings, path)
     elif (directory / "merges.txt").exists() and (not kind or kind in BYTE_LEVEL):
@@ -185,7 +187,7 @@ def _add_tokens(tokenizer, directory, settings):
     added = read_json(path) if path.exists() else {}
     if not added and isinstance(settings.get("added_tokens_decoder"), dict):
         path, entries = directory / SETTINGS, settings["added_tokens_decoder"]
-        added = {_content(e, ""): int(i) if str(i).isdigit() else -1 for i, e in entries.items()}
+        added = {_content(e, ""): int(i) if str(i).isdecimal() else -1 for i, e in entries.items()}
     fresh = sorted((i, piece) for piece, i in added.items() if piece not in known and isinstance(i, int))
     if [i for i, _ in fresh] != list(range(len(known), len(known) + len(fresh))):
         raise InputError(f"{path}: found ids {[i for i, _ in fresh][:8]}, expected them to follow {len(known) - 1}")
@@ -201,6 +203,13 @@ def bert_template(vocabulary, first="[CLS]", last="[SEP]"):
         pair=f"{first} $A {last} $B:1 {last}:1",
         special_tokens=[(t, vocabulary[t]) for t in (first, last)],
     )
+
+
+def _require_ids(tokenizer, path, vocabulary):
+    """InputError for an id beyond the vocabulary. The library writes a tokenizer down in memory as large as its ids."""
+    end, most = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1), vocabulary or MOST_IDS
+    if end > most:
+        raise InputError(f"{path}: has an id {end - 1}, the model has {most} word pieces (vocab_size)")
 
 
 def _require_template(described, path):

@@ -116,3 +116,15 @@ def test_whole_numbers_that_no_float_holds(tmp_path):
     state.write_text(json.dumps(json.loads(state.read_text()) | {"log_norm": 10**400}))
     with pytest.raises(InputError, match="log_norm: found a number that is too large"):
         fuzz.use_checkpoint(tmp_path / "c")
+
+
+def test_an_id_that_the_library_would_count_up_to(tmp_path):
+    """To write a tokenizer down, it makes a list of all ids below the largest that have no piece: 8 GB and more."""
+    fuzz.tokenizer(tmp_path)
+    described = json.loads((tmp_path / "tokenizer.json").read_text())
+    for place in (2**31, 2**32 - 1):
+        described["model"]["vocab"]["tea"] = place
+        (tmp_path / "tokenizer.json").write_text(json.dumps(described))
+        for vocabulary in (len(fuzz.WORDS), None):
+            with pytest.raises(InputError, match=f"has an id {place}, the model has"):
+                load_tokenizer(tmp_path, vocabulary)
