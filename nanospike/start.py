@@ -125,7 +125,7 @@ def _begin(options):
 
 
 def accelerate(options):
-    """Choose how the blocks of the graph are computed, and say so where it is not NumPy alone."""
+    """Choose how the blocks of the graph are computed, and say so where something was chosen or found."""
     if options.device == "cuda":
         set_precision(options.precision)
         said = f"fused kernels, products in {options.precision}"

@@ -22,6 +22,8 @@ _state = {"device": True, "host": False}
 def use_fast(wanted):
     """Compile the blocks on the CPU from here on, if `wanted` and numba is there. What is done, in words, or ""."""
     _state["host"] = bool(wanted) and importlib.util.find_spec("numba") is not None
+    if not wanted:
+        return "NumPy alone"
     return "blocks compiled by numba" if _state["host"] else ""
 
 
