@@ -22,6 +22,14 @@ from nanospike.training.optim import AdamW
 from nanospike.training.options import TrainingOptions, part_of
 
 
+@pytest.fixture(autouse=True)
+def listening():
+    """A shell that started these tests in the background may have told them to ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
     """A model (its dropout on), a task's data and a corpus."""
