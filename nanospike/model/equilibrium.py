@@ -220,11 +220,7 @@ def solve(network, rtol=None, differentiable=True, forward_solver="anderson", in
     vjp(dhidden, dscores, dlogits, grads, loop=Loop(), drates=None) fills `grads` with the exact gradient and returns
     the adjoint Solution, or None without feedback. drates: {population: cotangent}, which needs inner=True.
     """
-    if network.config.reset == "hard":
-        raise InputError(
-            "reset hard: found a student without an equilibrium to solve for or to train: under a constant current I "
-            "its neurons settle at 1 / ceil(v_th / I), which has no slope; use soft (a hard reset can be simulated)"
-        )
+    require_soft_reset(network.config)
     settled = network.rate_neurons()
     fire = Recorder((lambda name, current: settled(name, current)) if inner else settled)  # a plain one: no fused twin
     found, fed_back = None, None
@@ -249,6 +245,15 @@ def solve(network, rtol=None, differentiable=True, forward_solver="anderson", in
     return equilibrium, _pull_back(network, trace, fed_back, head_vjp)
 
 
+def require_soft_reset(config):
+    """InputError for a student that has no equilibrium."""
+    if config.reset == "hard":
+        raise InputError(
+            "reset hard: found a student without an equilibrium to solve for or to train: under a constant current I "
+            "its neurons settle at 1 / ceil(v_th / I), which has no slope; use soft (a hard reset can be simulated)"
+        )
+
+
 def at_rates(network, rates):
     """A Network whose populations are held at `rates` {population: array}, such as those of a simulation.
 
@@ -257,9 +262,14 @@ def at_rates(network, rates):
     """
     settled = network.rate_neurons()
     fed_back = network.state(rates[network.last]) if network.config.recurrent else None
-    trace = network.sweep(lambda name, current: (rates[name], settled(name, current)[1]), fed_back)
-    logits, head_vjp = network.classify(trace.hidden_states[-1])
-    return (trace.hidden_states, trace.attention_scores, logits), _pull_back(network, trace, fed_back, head_vjp)
+    sweep = network.sweep(lambda name, current: (rates[name], settled(name, current)[1]), fed_back)
+    return at_sweep(network, sweep, fed_back)
+
+
+def at_sweep(network, sweep, fed_back=None):
+    """What `at_rates` returns, of a Sweep of the network with the slopes of the equilibrium."""
+    logits, head_vjp = network.classify(sweep.hidden_states[-1])
+    return (sweep.hidden_states, sweep.attention_scores, logits), _pull_back(network, sweep, fed_back, head_vjp)
 
 
 def _pull_back(network, trace, fed_back, head_vjp):

@@ -10,7 +10,12 @@ is low-bit already comes out bit for bit as it went in: nothing changes when it 
 Axes: O outputs (rows), I inputs.
 """
 
+import functools
+import operator
+
 from ..arrays.backend import namespace
+from ..arrays.workers import ALONE
+from . import twins
 
 TERNARY_CUT = 0.7  # of a row's mean size: what is smaller becomes 0
 LAYERS = (
@@ -30,6 +35,8 @@ def low_bit(weight, kind):
 
 
 def ternary(weight):
+    if compiled := twins.ternary(weight):
+        return compiled(weight, TERNARY_CUT)
     size = abs(weight)
     kept = size > TERNARY_CUT * _row_mean(size)
     size *= kept
@@ -93,14 +100,14 @@ class PatternRows:
         return self.pattern[index] * self.scale[index][..., None]
 
 
-def quantised(tree, config):
+def quantised(tree, config, workers=ALONE):
     """The tree of parameters with which a student computes, from that of its masters; shares all other arrays."""
     tree = dict(tree)
     if config.weights != "float":
-        layers = [
-            _with_low_bit(layer, [(*path, "weight") for path in LAYERS], lambda w: low_bit(w, config.weights))
-            for layer in tree["encoder"]["layer"]
-        ]
+        paths, made = [(*path, "weight") for path in LAYERS], {}
+        matrices = [leaf for layer in tree["encoder"]["layer"] for leaf in _at(layer, paths)]
+        workers.map(lambda w: made.update({id(w): low_bit(w, config.weights)}), matrices)
+        layers = [_with_low_bit(layer, paths, lambda w: made[id(w)]) for layer in tree["encoder"]["layer"]]
         tree["encoder"] = tree["encoder"] | {"layer": layers}
     if config.embedding_weights != "float":
         paths = [(table, "weight") for table in TABLES]
@@ -140,6 +147,11 @@ def low_bit_activation(x, bits):
         return xp.where(x >= 0, 1, -1).astype(x.dtype) * _row_mean(abs(x))
     step = xp.maximum(abs(x).max(axis=-1, keepdims=True), xp.finfo(x.dtype).tiny) / (2 ** (bits - 1) - 1)
     return xp.rint(x / step) * step
+
+
+def _at(tree, paths):
+    """The leaves of a nested dict at the paths."""
+    return [functools.reduce(operator.getitem, path, tree) for path in paths]
 
 
 def _with_low_bit(tree, paths, change):

@@ -141,6 +141,12 @@ class Neurons:
         self.step, self.norm, self.populations, self.block = 0, 0.0, {}, []
         self.recorders = {probe.population: Recorder(probe, self) for probe in self.how.probes}
         self.counter, self.watchers = None, list(self.recorders.values())
+        self.slopes, self.sent = None, {}
+
+    def linearise(self, slopes):
+        """From now on give the vjps of another `fire`, such as the equilibrium's, at the currents that come, and keep
+        what every population sends, in arrays of its own, in `sent`; None: no longer."""
+        self.slopes, self.sent = slopes, {}
 
     def count(self, mask, read_out, looks):
         """Count from now on; see counting.Counter."""
@@ -158,9 +164,16 @@ class Neurons:
                 self.counter.advance()
 
     def __call__(self, population, current):
-        """What the population sends, and no vjp.   current (B, L, W) of one time step, (steps B, L, W) of several"""
+        """What the population sends, and no vjp unless linearised.
+
+        current (B, L, W) of one time step, (steps B, L, W) of several
+        """
         if len(self.block) == 1:
-            return self._advance(population, current).sent, None
+            sent = self._advance(population, current).sent
+            if self.slopes is None:
+                return sent, None
+            self.sent[population] = sent.copy()
+            return self.sent[population], self.slopes(population, current)[1]
         each = current.reshape(len(self.block), -1, *current.shape[1:])
         sent = namespace(current).empty_like(each)
         for (step, norm), arrived, out in zip(self.block, each, sent, strict=True):
@@ -233,8 +246,11 @@ class Neurons:
             self.counter.keep(rows)
 
 
-def simulate(network, neurons):
+def simulate(network, neurons, learn=None):
     """Run a network for the time steps of neurons.how: a Simulation.
+
+    learn(sweep, {population: rates}): called at every recorded step of a student without a loop, under the differential
+    drive, with its sweep, whose vjp goes straight through the spikes: each population has the slope of its equilibrium.
 
     network: sweep(fire, fed_back, differentiable=False) sends currents through all populations, where fed_back is None
     or the activity (B, L, D) of the population `last` after the step before; classify(rates) -> (logits, vjp);
@@ -248,11 +264,16 @@ def simulate(network, neurons):
         neurons.count(network.mask, network.last, set(range(1, how.time_steps + 1)) if every else record)
     results, fed_back, step = Results(network, neurons), None, 0
     while step < how.time_steps:
-        steps = steps_at_once(network, min(r for r in record if r > step) - step)
+        alone = learn is not None  # a recorded step is a sweep of its own
+        steps = steps_at_once(network, min(r for r in record if r > step) - step - alone)
         step += steps
         neurons.advance(steps)
         several = network if steps == 1 else network.repeated(steps)
-        trace = several.sweep(neurons, fed_back, differentiable=False)
+        linearised = learn is not None and step in record
+        neurons.linearise(network.rate_neurons() if linearised else None)
+        trace = several.sweep(neurons, fed_back, differentiable=linearised)
+        if linearised:
+            learn(trace, neurons.sent)
         if network.config.recurrent:
             fed_back = trace.hidden_states[-1]
         if step not in record:

@@ -1,15 +1,15 @@
 """The spiking student as an object: make or load it, settle it, differentiate it, run it spike by spike, save it."""
 
+import functools
 import math
-import warnings
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ..arrays.backend import float_dtype, library, namespace
+from ..arrays.backend import float_dtype, library
 from ..arrays.tree import dense_gradients, leaves, nest
+from ..arrays.workers import ALONE
 from ..config.errors import InputError
 from ..config.models import StudentConfig, read_config
 from ..files.model_files import (
@@ -22,32 +22,18 @@ from ..files.model_files import (
     write_model,
 )
 from ..files.tensors import require_directory
-from ..solvers.adjoint import Code
 from . import bert, equilibrium, loss, recurrence, settling
 from .bert import TeacherOutput
 from .counting import Neuron, lines
 from .equilibrium import Loop
+from .gradients import Lesson, warn_unless
 from .integer_run import constants_for, simulate_integer
 from .operations import in_integers, parts
-from .penalty import jacobian_penalty
 from .quantise import held, low_bit, low_bit_names, quantised, split
-from .simulate import Neurons, SpikingRun, simulate
+from .simulate import Neurons, SpikingRun, checked_record, simulate
 from .teacher import checked_inputs
 
 ONLY_FOR_TRAINING = ("distill_map.weight", "distill_map.bias")
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """terms: {name: 0-d array}, weighted; their sum is the loss. grads: nested, embedding tables as RowSum.
-
-    adjoint: the solvers.Solution of the loop's adjoint system, None without a loop.
-    """
-
-    terms: dict
-    grads: dict
-    equilibrium: Any
-    adjoint: Any
 
 
 class Student:
@@ -78,14 +64,14 @@ class Student:
             tensors = {n: t for n, t in tensors.items() if n not in ONLY_FOR_TRAINING}
         write_model(directory, config, tensors, self.directory, dtype, patterns)
 
-    def computing(self):
+    def computing(self, workers=ALONE):
         """The student with the weights with which it computes, those of the masters as of now; itself if all are so.
 
         What `gradients` says of it are the gradients of the masters (straight-through).
         """
         if self.low_bit or not low_bit_names(self.config):
             return self
-        tree = quantised(self.tree, self.config)
+        tree = quantised(self.tree, self.config, workers)
         return Student(self.config, tree, self.device, self.directory, self.raw_config, low_bit=True)
 
     def held(self):
@@ -99,7 +85,7 @@ class Student:
         """The equilibrium.Equilibrium of ids (B, L). A loop that does not settle is a warning and in its record."""
         network = self._network(*self._checked(input_ids, attention_mask, token_type_ids))
         result, _ = equilibrium.solve(network, differentiable=False)
-        _warn_unless(result)
+        warn_unless(result)
         return result
 
     def distill_gradients(
@@ -128,32 +114,17 @@ class Student:
         and the last, and its cotangents are pulled back through the system linearised there (equilibrium.at_rates).
         dropout: an equilibrium.FrozenDropout, of attention weights and of what the two blocks of an encoder give out.
         """
-        network, grads, totals = self._network(*inputs, dropout=dropout), {}, {}
-        settled, pull_back = equilibrium.solve(
-            network, forward_solver=loop.forward_solver, differentiable=simulation is None, inner=weights.spikes > 0
-        )
-        _warn_unless(settled)
-        shares = _shares(settled, settled.logits) if loop.drop_failed else None
+        network = self._network(*inputs, dropout=dropout)
+        times = 1 if simulation is None else len(checked_record(simulation.record, simulation.time_steps))
+        shared = weights.shared(times)
+        loss_at = lambda states, rates: self._loss_at(states, rates, targets, inputs[1], shared)  # noqa: E731
+        lesson = Lesson(network, loss_at, loop, targets.totals or loss.Totals.of(inputs[1]))
         if simulation is None:
-            states = settled.hidden_states, settled.attention_scores, settled.logits
-            rates_at = {None: settled.rates}
-        else:
-            rates_at = self._simulate(network, replace(simulation, keep_rates=True)).rates_at
-        for rates in rates_at.values():
-            if simulation is not None:
-                states, pull_back = equilibrium.at_rates(network, rates)
-            values, loss_vjp = self._loss_at(states, rates, targets, inputs[1], weights.shared(len(rates_at)))
-            *cotangents, drates = loss_vjp(grads, shares)
-            adjoint = pull_back(*cotangents, grads, loop, drates)
-            totals = {n: totals.get(n, 0) + v for n, v in values.items()}
-        if adjoint is not None and adjoint.code is not Code.TRUNCATED:
-            _warn_unless(adjoint)
-        if loop.jacobian_penalty:
-            sizes = targets.totals or loss.Totals.of(inputs[1])
-            value, penalty_vjp = jacobian_penalty(network, settled.hidden_states[-1], loop.seed, sizes)
-            totals["jacobian"] = loop.jacobian_penalty * value
-            penalty_vjp(loop.jacobian_penalty, grads)
-        return Gradients(totals, grads, settled, adjoint)
+            return lesson.at_equilibrium(inner=weights.spikes > 0)
+        run = functools.partial(self._simulate, network)
+        if self.config.recurrent or simulation.resolved(self.config).drive == "instant":
+            return lesson.at_simulated_rates(run, simulation)
+        return lesson.while_simulated(run, simulation)
 
     def _loss_at(self, states, rates, targets, attention_mask, weights):
         """({term: value}, vjp) of loss.distillation at `states` and of loss.spike_penalty at `rates`.
@@ -209,11 +180,11 @@ class Student:
         student = self.computing()
         return _with_lines(simulate_integer(student, inputs, how), self.config, student.tree, how)
 
-    def _simulate(self, network, how):
+    def _simulate(self, network, how, learn=None):
         if self.config.activation == "ann":
             raise InputError("simulate: this student is an ordinary BERT (activation ann): it has no spikes")
         neurons = Neurons(how, self.config, settling.thresholds(self.tree))
-        return _with_lines(simulate(network, neurons), self.config, network.tree, how)
+        return _with_lines(simulate(network, neurons, learn), self.config, network.tree, how)
 
     def _check_targets(self, shape, out, temperature):
         """InputError unless a teacher's output has the shapes that the losses need."""
@@ -263,18 +234,6 @@ def _with_lines(found, config, tree, how):
         return lines(in_integers(done) if how.arithmetic == "integer" else done, found.counts, neuron, steps)
 
     return replace(found, lines=counted)
-
-
-def _shares(equilibrium, like):
-    """Weights (B,) of the examples in the gradient: 0 where the equilibrium was not found; None: 1 for all."""
-    if equilibrium.converged:
-        return None
-    return namespace(like).asarray((equilibrium.codes == Code.OK).astype(like.dtype))
-
-
-def _warn_unless(solution):
-    if not solution.converged:
-        warnings.warn(solution.message, RuntimeWarning, stacklevel=3)
 
 
 def _in_dtype(out, dtype):

@@ -57,6 +57,15 @@ def update(*arrays):
     return fused_cpu.adamw
 
 
+def ternary(weight):
+    """The compiled form of quantise.ternary for this array on a CPU, or None."""
+    if namespace(weight) is not np or not usable(weight):
+        return None
+    from ..arrays import fused_cpu
+
+    return fused_cpu.ternary
+
+
 def arrange(tree):
     """Put the matrices of query, key and value of every encoder side by side, so that they can be one product.
 

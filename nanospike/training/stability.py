@@ -30,7 +30,7 @@ class Stability:
         self.gain, self.failed, self.rescaled = None, 0, 0  # since the last line of the log
 
     def after(self, results):
-        """Look at the parts of a batch (student.Gradients), rescale the feedback; Diverged if too many failed."""
+        """Look at the parts of a batch (gradients.Gradients), rescale the feedback; Diverged if too many failed."""
         gain, failed, examples, message = over_parts(results)
         self.window.append((failed, examples))
         self.failed += failed
@@ -62,7 +62,7 @@ def over_parts(results):
     gains = [r.adjoint.radius for r in results if r.adjoint is not None]
     known = [float(g) for radius in gains for g in radius if np.isfinite(g)]
     failures = [failed(r) for r in results]
-    messages = [s.message for r in results for s in (r.equilibrium, r.adjoint) if s is not None and s.message]
+    messages = [s.message for r in results if r.adjoint for s in (r.equilibrium, r.adjoint) if s.message]
     failing, examples = sum(int(f.sum()) for f in failures), sum(len(f) for f in failures)
     told = world().gathered((max(known, default=None), failing, examples, next(iter(messages), "")))
     gains, failures, sizes, messages = zip(*told, strict=True)
@@ -71,8 +71,9 @@ def over_parts(results):
 
 def failed(result):
     """Which examples' equilibrium or adjoint system was not solved: (B,) bool. Cut short as asked is no failure."""
-    bad = result.equilibrium.codes > Code.OK
-    return bad if result.adjoint is None else bad | (result.adjoint.codes > Code.TRUNCATED)
+    if result.adjoint is None:  # without a loop nothing is solved
+        return np.zeros(result.examples, bool)
+    return (result.equilibrium.codes > Code.OK) | (result.adjoint.codes > Code.TRUNCATED)
 
 
 def rescale(parameters, factor):

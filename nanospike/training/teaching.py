@@ -111,7 +111,7 @@ def gradients(teacher_outputs, student, options, stage, workers, monitor=None, m
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # solves that fail are counted and logged below
             teacher_output = teacher_outputs()
-            now = student.computing()  # low-bit weights are made once for all parts of the batch
+            now = student.computing(workers)  # low-bit weights are made once for all parts of the batch
             jobs = [(batch, (*seed, i), totals, teacher_output, now) for i, batch in enumerate(batches)]
             results = workers.map(lambda job: part(*job), jobs)
         stability.after(results)

@@ -96,7 +96,7 @@ CHECKS = {
     "scaled": lambda: check_elementwise(lambda x: ops.scaled(x, np.cos(np.arange(x.size)).reshape(x.shape))),
     "attention": check_attention,
 }
-HELPERS = {"split_heads", "merge_heads", "mask_bias", "dropout_scale"}  # no vjp of their own: inside the others
+HELPERS = {"split_heads", "merge_heads", "mask_bias", "dropout_scale", "of_first_alone"}  # without a vjp of their own
 
 
 @pytest.mark.parametrize("name", CHECKS)
@@ -142,6 +142,30 @@ def test_values_and_cotangents_keep_dtype_and_library(name, dtype, xp, device):
         assert type(found) is type(xp.zeros(1)) and found.dtype == dtype
         tolerance = {"float32": 3e-6, "float64": 1e-12}[dtype]
         np.testing.assert_allclose(to_host(found), wanted, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("length", [1, 2, 5])
+@pytest.mark.parametrize("where", ["first", "second", "last", "nowhere"])
+def test_cotangents_of_few_tokens_alone(where, length):
+    """A linear layer leaves out the tokens that add nothing; the gradients are those of the whole product."""
+    rng = np.random.default_rng(length)
+    x, weight, bias = rng.standard_normal((3, length, 4)), rng.standard_normal((6, 4)), rng.standard_normal(6)
+    dy = np.zeros((3, length, 6))
+    token = {"first": 0, "second": min(1, length - 1), "last": -1}.get(where)
+    if token is not None:
+        dy[:, token] = rng.standard_normal((3, 6))
+    assert ops.of_first_alone(dy) == (length > 1 and (where in ("first", "nowhere")))
+    grads = {}
+    dx = ops.linear(x, weight, bias)[1](dy, grads)
+    np.testing.assert_allclose(dx, dy @ weight, atol=1e-13)
+    np.testing.assert_allclose(grads["weight"], np.einsum("blo,bli->oi", dy, x), atol=1e-13)
+    np.testing.assert_allclose(grads["bias"], dy.sum(axis=(0, 1)), atol=1e-13)
+
+
+def test_a_cotangent_that_is_not_finite_is_seen():
+    x, dy = np.ones((2, 3, 4)), np.zeros((2, 3, 4))
+    dy[1, 2, 3] = np.nan
+    assert np.isnan(ops.linear(x, np.eye(4))[1](dy)).any()
 
 
 def test_padding_gets_no_attention():

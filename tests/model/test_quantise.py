@@ -5,9 +5,12 @@ import pytest
 from conftest import check_owner
 from hypothesis import given
 from hypothesis import strategies as st
+from models import random_student
 
 from nanospike.arrays.backend import to_device, to_host
-from nanospike.model.quantise import low_bit, split
+from nanospike.arrays.workers import Workers
+from nanospike.model import twins
+from nanospike.model.quantise import low_bit, quantised, split
 
 KINDS = ("ternary", "binary")
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -69,3 +72,47 @@ def test_dtype_and_library(kind, dtype, xp, device):
     np.testing.assert_allclose(to_host(found), low_bit(rows, kind), rtol=1e-6)
     pattern, scale = split(found[0])
     check_owner(xp, pattern, scale)
+
+
+@pytest.fixture
+def compiled():
+    pytest.importorskip("numba", reason="the extra `fast` is not installed")
+    twins.use_fast(True)
+    yield
+    twins.use_fast(False)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.5, -3.0, 1e3])
+def test_the_compiled_form_is_the_same(compiled, offset):
+    rows = (np.random.default_rng(3).standard_normal((2, 9, 300)) + offset).astype("f")
+    rows[0, 0], rows[0, 1], rows[1, 2] = 0, -0.25, rows[1, 2] * 1e-30
+    found = low_bit(rows, "ternary")
+    with twins.portable():
+        expected = low_bit(rows, "ternary")
+    np.testing.assert_allclose(found, expected, rtol=2e-7)
+    assert np.array_equal(low_bit(found, "ternary"), found)
+    np.testing.assert_allclose(low_bit(rows[::1, ::2], "ternary"), expected[:, ::2], rtol=2e-7)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_the_compiled_form_hides_nothing(compiled, bad):
+    rows = np.ones((2, 5), "f")
+    rows[1, 3] = bad
+    with np.errstate(invalid="ignore"):
+        found = low_bit(rows, "ternary")
+    assert np.isnan(found[1]).all() and (found[0] == 1).all()
+
+
+def test_matrices_are_made_low_bit_by_all_workers():
+    student = random_student(weights="ternary", embedding_weights="ternary")
+    one, two = (quantised(student.tree, student.config, Workers(n)) for n in (1, 2))
+    for layer, other, masters in zip(
+        one["encoder"]["layer"], two["encoder"]["layer"], student.tree["encoder"]["layer"], strict=True
+    ):
+        for at in ("intermediate", "output"):
+            made = layer[at]["dense"]["weight"]
+            assert np.array_equal(made, other[at]["dense"]["weight"])
+            assert np.array_equal(made, low_bit(masters[at]["dense"]["weight"], "ternary"))
+        value = masters["attention"]["self"]["value"]
+        assert np.array_equal(other["attention"]["self"]["value"]["weight"], low_bit(value["weight"], "ternary"))
+        assert other["attention"]["self"]["value"]["bias"] is value["bias"]

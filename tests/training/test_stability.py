@@ -26,6 +26,7 @@ def result(failed=(), radius=None, cut=()):
     return SimpleNamespace(
         equilibrium=SimpleNamespace(codes=codes, message="out of steps" if failed else ""),
         adjoint=radius and SimpleNamespace(codes=adjoint, radius=np.array(radius), message=""),
+        examples=3,
     )
 
 
@@ -78,10 +79,10 @@ def test_failures_are_counted_and_many_stop_the_run():
     assert watch.notes()["failed"] == WINDOW and watch.notes()["failed"] == 0
     with pytest.raises(Diverged, match=r"of the 300 examples of the last 50 updates did not converge: out of steps"):
         for _ in range(WINDOW):
-            watch.after([result(failed=[0, 1, 2]), result()])
+            watch.after([result(failed=[0, 1, 2], radius=[0.5] * 3), result(radius=[0.5] * 3)])
     few = Stability({})
     for _ in range(WINDOW - 1):
-        few.after([result(failed=[0, 1, 2])])
+        few.after([result(failed=[0, 1, 2], radius=[0.5] * 3)])
 
 
 def gradient(student, inputs, targets, dropout=None, **loop):
