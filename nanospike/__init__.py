@@ -3,8 +3,8 @@
 from .arrays.backend import to_device, to_host
 from .config.errors import InputError
 from .model.fresh import init_student
+from .model.loading import load_student
 from .model.probes import Probe
-from .model.student import load_student
 from .model.teacher import load_teacher
 from .results.classifier import Classifier, predict
 from .solvers.adjoint import solve_adjoint

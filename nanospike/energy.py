@@ -15,8 +15,8 @@ from .data.text import encode, require_segments
 from .data.tokenizer import load_tokenizer
 from .files.bundled import bundled
 from .files.model_files import require_empty, write_json
+from .model.loading import load_student
 from .model.simulate import SpikingRun
-from .model.student import load_student
 from .model.student_teacher import load_any_teacher
 from .results.costs import PRESETS, constants_of
 from .results.energy import energies, energy_table, neurobench

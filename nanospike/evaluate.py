@@ -16,9 +16,9 @@ from .data.tokenizer import load_tokenizer
 from .files.bundled import bundled
 from .files.model_files import require_empty, write_json
 from .glue import TASK_HELP, run_tasks
+from .model.loading import load_student
 from .model.neuron import SPIKES
 from .model.simulate import ARITHMETICS, DRIVES, SpikingRun
-from .model.student import load_student
 from .model.student_teacher import load_any_teacher
 from .results.energy import energy_table, of_results
 from .results.inference import (

@@ -7,7 +7,7 @@ from pathlib import Path
 from .config.errors import InputError
 from .config.options import option, parse
 from .files.bundled import bundled
-from .model.student import load_student
+from .model.loading import load_student
 from .results.integer_dump import write_integers
 from .results.to_onnx import write_onnx
 from .start import command

@@ -11,7 +11,7 @@ from .data.text import encode
 from .data.tokenizer import load_tokenizer
 from .files.bundled import bundled
 from .files.model_files import read_json
-from .model.student import load_student
+from .model.loading import load_student
 from .model.student_teacher import load_any_teacher
 from .results.look import TIME_STEPS, look_at
 from .results.report import write_report

@@ -1,6 +1,7 @@
 """The service of docs/embedding.md, as it stands there."""
 
 import json
+import math
 import re
 import socket
 import subprocess
@@ -13,9 +14,14 @@ from pathlib import Path
 import pytest
 
 import nanospike
+from nanospike.config.models import StudentConfig, read_config
 from nanospike.files.bundled import bundled
+from nanospike.model.equilibrium import parameter_shapes
+from nanospike.model.quantise import low_bit_names
+from nanospike.model.student import ONLY_FOR_TRAINING
 
 ROOT = Path(nanospike.__file__).resolve().parent.parent
+SIZES = {"4 x 128": (128, 4, 512, 8000, 128), "3 x 384": (384, 3, 1536, 30522, 512)}
 TEXTS = ["a warm , funny and moving film .", ["a dull , lifeless mess .", "nobody laughed"]]
 
 
@@ -68,3 +74,27 @@ def test_the_service_says_what_is_wrong_and_goes_on(body, said, address):
     status, answer = posted(address, body)
     assert status == 400 and said in answer["error"]
     assert posted(address, b'"a joy"')[0] == 200
+
+
+def test_the_bytes_of_the_page_are_those_of_the_shapes():
+    """Every figure of the columns "in memory", from the shapes of such students and how many bits a weight has."""
+    page = (Path(__file__).resolve().parents[1] / "docs" / "embedding.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .*?(float32|float16|ternary|binary).*?" + r"\| ([\d,]+) " * 4 + r"\|$", page, re.MULTILINE)
+    assert [row[0] for row in rows] == ["float32", "float16", "ternary", "binary"]
+    for name, *figures in rows:
+        for (width, layers, inner, pieces, positions), figure in zip(SIZES.values(), figures[1::2], strict=True):
+            config = read_config(
+                StudentConfig,
+                {"hidden_size": width, "num_hidden_layers": layers, "intermediate_size": inner, "vocab_size": pieces}
+                | {"max_position_embeddings": positions, "type_vocab_size": 2, "num_labels": 2}
+                | {"num_attention_heads": 4, "weights": name if "16" not in name and "32" not in name else "float"}
+                | {"embedding_weights": name if "16" not in name and "32" not in name else "float"},
+                "here",
+            )
+            low, total = low_bit_names(config), 0
+            for tensor, shape in parameter_shapes(config).items():
+                if tensor in low:
+                    total += shape[0] * (-(-shape[1] * {"ternary": 2, "binary": 1}[name] // 8) + 4)
+                elif not low or tensor not in ONLY_FOR_TRAINING:
+                    total += 4 * math.prod(shape)
+            assert int(figure.replace(",", "")) == total, (name, width)

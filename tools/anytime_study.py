@@ -24,9 +24,9 @@ from nanospike.data.text import encode
 from nanospike.data.tokenizer import load_tokenizer
 from nanospike.files.bundled import bundled
 from nanospike.files.model_files import write_json
+from nanospike.model.loading import load_student
 from nanospike.model.neuron import SPIKES
 from nanospike.model.simulate import SpikingRun
-from nanospike.model.student import load_student
 from nanospike.results.anytime import MARGINS, stopped
 from nanospike.results.inference import run_student
 from nanospike.start import command

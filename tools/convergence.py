@@ -23,8 +23,8 @@ from nanospike.data.text import encode
 from nanospike.data.tokenizer import load_tokenizer
 from nanospike.files.bundled import bundled
 from nanospike.files.model_files import write_json
+from nanospike.model.loading import load_student
 from nanospike.model.simulate import SpikingRun
-from nanospike.model.student import load_student
 from nanospike.results.inference import run_student
 from nanospike.start import command
 

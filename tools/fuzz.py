@@ -38,7 +38,7 @@ from nanospike.data.tokenizer import SPECIAL_TOKENS, load_tokenizer
 from nanospike.files.model_files import write_json
 from nanospike.finetune import Finetune
 from nanospike.model.fresh import init_student
-from nanospike.model.student import load_student
+from nanospike.model.loading import load_student
 from nanospike.model.teacher import Teacher, load_teacher
 from nanospike.start import command
 from nanospike.training.loop import Run

@@ -16,6 +16,7 @@ from ..config.errors import InputError
 KEY = "nanospike.low_bit"  # in the metadata: JSON {NAME: {"kind": "ternary" or "binary", "shape": [O, I]}}
 PER_BYTE = {"ternary": 5, "binary": 8}
 POWERS = 3 ** np.arange(5, dtype=np.uint8)
+DIGITS = (np.arange(3**5)[:, None] // POWERS % 3 - 1).astype(np.int8)  # what each byte stands for
 
 
 def pack(pattern, kind):
@@ -34,11 +35,13 @@ def unpack(data, kind, shape):
     if data.dtype != np.uint8 or data.shape != (-(-size // PER_BYTE[kind]),):
         raise ValueError(f"found {data.dtype} {data.shape}, expected {-(-size // PER_BYTE[kind])} bytes")
     if kind == "binary":
-        values = np.unpackbits(data, bitorder="little").astype(np.int8) * 2 - 1
+        values = np.unpackbits(data, bitorder="little").view(np.int8)
+        values *= 2
+        values -= 1
     else:
         if data.size and data.max() >= 3**5:
             raise ValueError(f"found a byte of {data.max()}, expected below {3**5}")
-        values = (data[:, None] // POWERS % 3).astype(np.int8).reshape(-1) - 1
+        values = DIGITS.take(data, axis=0).reshape(-1)
     return np.ascontiguousarray(values[:size]).reshape(shape)
 
 

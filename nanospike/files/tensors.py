@@ -75,12 +75,17 @@ class Packed:
     def ndim(self):
         return len(self.shape)
 
-    def __array__(self, dtype=None, copy=None):
+    def parts(self):
+        """(pattern int8 (O, I), scale float32 (O,)) as they are in the file."""
         try:
             pattern = unpack(np.asarray(self.data), self.kind, self.shape)
         except ValueError as error:
             raise InputError(f"{self.data.path}: {self.data.name} ({self.kind}, {self.shape}): {error}") from None
-        return np.asarray(pattern * np.asarray(self.scale, np.float32)[:, None], dtype)
+        return pattern, np.asarray(self.scale, np.float32)
+
+    def __array__(self, dtype=None, copy=None):
+        pattern, scale = self.parts()
+        return np.asarray(pattern * scale[:, None], dtype)
 
 
 def all_finite(values, where):

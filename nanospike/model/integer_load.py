@@ -88,7 +88,7 @@ def _encoder(p, config, v_th, products):
 
 def _driven(p, v_th):
     """(Matrix, Cells) of neurons that a matrix drives; p: its weight (O, I) and bias (O,)."""
-    pattern, alpha = split(np.asarray(p["weight"]))
+    pattern, alpha = split(p["weight"])
     used = abs(pattern).sum(axis=1, dtype=np.int64)
     bias, v_th = np.asarray(p["bias"], np.float64), np.asarray(v_th, np.float64)
     bits, live, cost, bias = _per_gain(alpha, bias, v_th, lambda unit: used + (abs(bias) + v_th) / unit, ROW_BITS)
@@ -99,7 +99,7 @@ def _driven(p, v_th):
 
 def _normalised(p, v_th, config):
     """(Matrix, Norm, Cells) of neurons behind a matrix, a residual and a norm; p: dense and LayerNorm."""
-    pattern, alpha = split(np.asarray(p["dense"]["weight"]))
+    pattern, alpha = split(p["dense"]["weight"])
     alpha, bias = alpha.astype(np.float64), np.asarray(p["dense"]["bias"], np.float64)
     growth = alpha * abs(pattern).sum(axis=1) + 1 + abs(bias)
     point = _point(max(1, alpha.max(), abs(bias).max()))
@@ -109,7 +109,7 @@ def _normalised(p, v_th, config):
 
 def _embedding(p, v_th, config, rows):
     """(Norm, Cells, signs) of the embedding, to which nothing is added from step to step."""
-    largest = sum(float(abs(getattr(table, "table", table)).max()) for table in rows)
+    largest = sum(table.largest if hasattr(table, "largest") else float(abs(table).max()) for table in rows)
     return _norm(p, v_th, config, (largest, _point(largest)), (0, 0, 0))
 
 

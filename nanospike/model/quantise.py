@@ -14,8 +14,10 @@ import functools
 import operator
 
 from ..arrays.backend import namespace
+from ..arrays.tree import leaves, nest
 from ..arrays.workers import ALONE
 from . import twins
+from .held import PackedRows
 
 TERNARY_CUT = 0.7  # of a row's mean size: what is smaller becomes 0
 LAYERS = (
@@ -30,7 +32,9 @@ TABLES = ("word_embeddings", "position_embeddings", "token_type_embeddings")
 
 
 def low_bit(weight, kind):
-    """The low-bit weights of masters, a fresh array.   (..., I) rows  ->  (..., I)"""
+    """The low-bit weights of masters, a fresh array; packed ones are so already.   (..., I) rows  ->  (..., I)"""
+    if isinstance(weight, PackedRows):
+        return weight
     return {"ternary": ternary, "binary": binary}[kind](weight)
 
 
@@ -61,6 +65,8 @@ def _row_mean(x):
 
 def split(weight):
     """(pattern int8 (O, I), scale (O,)) of low-bit weights (O, I): each row holds its scale, its negative, or 0."""
+    if isinstance(weight, PackedRows):
+        return weight.split()
     return namespace(weight).sign(weight).astype("int8"), abs(weight).max(axis=-1)
 
 
@@ -81,23 +87,13 @@ class LowBitRows:
     def __init__(self, table, kind):
         self.table, self.kind, self.shape = table, kind, table.shape
 
+    @property
+    def largest(self):
+        """The largest size of a master, a float: no low-bit weight is larger."""
+        return float(abs(self.table).max())
+
     def __getitem__(self, index):
         return low_bit(self.table[index], self.kind)
-
-
-class PatternRows:
-    """A low-bit table (V, D) as it is held: patterns in int8 and a scale a row; the rows asked for become float."""
-
-    def __init__(self, table):
-        self.pattern, self.scale = split(table)
-        self.shape = table.shape
-
-    @property
-    def nbytes(self):
-        return self.pattern.nbytes + self.scale.nbytes
-
-    def __getitem__(self, index):
-        return self.pattern[index] * self.scale[index][..., None]
 
 
 def quantised(tree, config, workers=ALONE):
@@ -116,16 +112,14 @@ def quantised(tree, config, workers=ALONE):
 
 
 def held(tree, config):
-    """The tree with which a student computes again and again: made low-bit once, its low-bit tables in a quarter of the
-    memory; the tree itself where nothing is to be done. Matrices stay float, as they are multiplied."""
-    if not low_bit_names(config) or isinstance(tree["embeddings"]["word_embeddings"]["weight"], PatternRows):
+    """The tree with which a student computes again and again: made low-bit once, and packed (held.PackedRows); the tree
+    itself where nothing is to be done."""
+    kinds = low_bit_names(config)
+    parameters = dict(leaves(tree))
+    if all(isinstance(parameters[name], PackedRows) for name in kinds):
         return tree
-    tree = quantised(tree, config)
-    if config.embedding_weights != "float":
-        kind, paths = config.embedding_weights, [(table, "weight") for table in TABLES]
-        make = lambda rows: PatternRows(low_bit(rows.table, kind))  # noqa: E731
-        tree["embeddings"] = _with_low_bit(tree["embeddings"], paths, make)
-    return tree
+    make = lambda name, weight: PackedRows(*split(low_bit(weight, kinds[name])), kinds[name])  # noqa: E731
+    return nest({name: make(name, p) if name in kinds else p for name, p in parameters.items()})
 
 
 def rounding(bits):

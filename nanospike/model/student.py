@@ -1,28 +1,17 @@
-"""The spiking student as an object: make or load it, settle it, differentiate it, run it spike by spike, save it."""
+"""The spiking student as an object: settle it, differentiate it, run it spike by spike, save it."""
 
 import functools
 import math
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 
-from ..arrays.backend import float_dtype, library
-from ..arrays.tree import dense_gradients, leaves, nest
+from ..arrays.backend import library
+from ..arrays.tree import dense_gradients, leaves
 from ..arrays.workers import ALONE
 from ..config.errors import InputError
-from ..config.models import StudentConfig, read_config
-from ..files.model_files import (
-    fit_tensors,
-    packed_names,
-    placed,
-    read_json,
-    read_model_tensors,
-    require_depth,
-    write_model,
-)
-from ..files.tensors import require_directory
-from . import bert, equilibrium, loss, recurrence, settling
+from ..files.model_files import write_model
+from . import bert, equilibrium, loss, settling
 from .bert import TeacherOutput
 from .counting import Neuron, lines
 from .equilibrium import Loop
@@ -75,10 +64,14 @@ class Student:
         return Student(self.config, tree, self.device, self.directory, self.raw_config, low_bit=True)
 
     def held(self):
-        """The student with the weights with which it computes, made once, in little memory: not to be trained."""
+        """The student with the weights with which it computes, made once, in little memory: not to be trained.
+
+        Itself where it has no low-bit weights. Those are held.PackedRows among its parameters, without distill_map.
+        """
         tree = held(self.tree, self.config)
         if tree is self.tree:
             return self
+        tree = {part: values for part, values in tree.items() if part != "distill_map"}
         return Student(self.config, tree, self.device, self.directory, self.raw_config, low_bit=True)
 
     def equilibrium(self, input_ids, attention_mask=None, token_type_ids=None):
@@ -254,33 +247,3 @@ def fresh_distill_map(shape, config):
     """distill_map's weight or bias to start with: rates times their threshold are what a teacher's layers hand on."""
     v_th = 1.0 if config.activation == "ann" else config.v_th
     return v_th * np.eye(*shape) if len(shape) == 2 else np.zeros(shape)
-
-
-def load_student(directory, device="cpu", dtype="float32"):
-    """The student that `python -m nanospike.distill` wrote to `directory`. InputError names what does not fit."""
-    directory, kind = Path(directory), float_dtype(dtype)
-    library(device)
-    require_directory(directory)
-    raw = read_json(directory / "config.json")
-    if raw.get("model_type") != "nanospike":
-        found = raw.get("model_type")
-        raise InputError(f"{directory / 'config.json'}: model_type: found {found!r}, expected 'nanospike' (a student)")
-    config = read_config(StudentConfig, raw, directory / "config.json")
-    tensors = read_model_tensors(directory)
-    require_depth(config, tensors, directory)
-    small = {n: np.atleast_1d(t) for n, t in tensors.items() if n.startswith("thresholds.") and t.ndim == 0}
-    tensors |= small
-    shapes = equilibrium.parameter_shapes(config) | settling.threshold_shapes(config, tensors)
-    is_low_bit = low_bit_names(config).keys() <= packed_names(directory)
-    tensors = fit_tensors(tensors, shapes, ONLY_FOR_TRAINING, directory)
-    for name in ONLY_FOR_TRAINING:
-        if name not in tensors:
-            if math.prod(shapes[name]) > max(math.prod(t.shape) for t in tensors.values()):
-                raise InputError(f"{directory}: missing tensors: {name}, which config.json makes {shapes[name]}")
-            tensors[name] = fresh_distill_map(shapes[name], config)
-    for name, tensor in tensors.items():
-        if name.startswith("thresholds.") and not (np.asarray(tensor) > 0).all():
-            raise InputError(f"{directory}: {name}: found {np.min(tensor)}, expected positive thresholds")
-        if name == "lateral.weight" and not recurrence.is_inhibition(np.asarray(tensor)):
-            raise InputError(f"{directory}: {name}: expected numbers of at least 0, and 0 in the diagonal")
-    return Student(config, nest(placed(tensors, device, kind, copy=False)), device, directory, raw, is_low_bit)

@@ -8,7 +8,7 @@ from ..files.model_files import read_json
 from . import equilibrium
 from .bert import TeacherOutput
 from .families import BERT
-from .student import load_student
+from .loading import load_student
 from .teacher import load_teacher
 
 

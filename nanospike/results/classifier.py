@@ -14,8 +14,8 @@ from ..config.errors import InputError
 from ..data.text import collate, encode, in_length_order, label_names, require_segments
 from ..data.tokenizer import load_tokenizer
 from ..files.tensors import all_finite
+from ..model.loading import load_held, load_student
 from ..model.simulate import SpikingRun
-from ..model.student import load_student
 from .inference import AT_A_TIME, require_head
 
 PREDICT_STEPS = 32  # of a student that recommends none
@@ -35,15 +35,18 @@ class Classifier:
 
     time_steps: an int; None: what the student recommends, else PREDICT_STEPS; "auto": anytime inference, each text runs
     until its decision is clear, at most ANYTIME_STEPS. workers: threads that share a list's texts; 0: one per core.
-    arithmetic: "integer": whole numbers only, of students with shift operators and ternary or binary weights.
+    arithmetic: "integer": whole numbers only, of students with shift operators and ternary or binary weights. packed:
+    low-bit weights stay so in memory; False: they are floats, for the same answers somewhat faster where texts come
+    one by one.
     """
 
     def __init__(
-        self, directory, time_steps=None, device="cpu", workers=0, batch_size=AT_A_TIME, quiet=True, arithmetic="float"
+        self, directory, time_steps=None, device="cpu", workers=0, batch_size=AT_A_TIME, quiet=True, arithmetic="float",
+        packed=True,
     ):  # fmt: skip
-        self._given = (directory, time_steps, device, workers, batch_size, quiet, arithmetic)
+        self._given = (directory, time_steps, device, workers, batch_size, quiet, arithmetic, packed)
         self.batch_size, self.quiet = batch_size, quiet
-        self.student = load_student(directory, device).held()
+        self.student = load_held(directory, device) if packed else load_student(directory, device).computing()
         require_head(self.student)
         if self.student.config.activation == "ann":
             raise InputError(f"{directory}: an ordinary BERT (activation ann): it has no spikes to run")

@@ -10,7 +10,7 @@ from ..config.options import flag
 from ..files.model_files import read_json
 from ..model.families import student_shape
 from ..model.fresh import init_student, with_classifier, with_operators, with_thresholds
-from ..model.student import load_student
+from ..model.loading import load_student
 from .query_thresholds import with_calibrated_thresholds
 from .shift_options import MADE_OF
 

@@ -18,6 +18,7 @@ from nanospike import InputError
 from nanospike.arrays.workers import blas_threads
 from nanospike.data.text import encode
 from nanospike.data.tokenizer import load_tokenizer
+from nanospike.model.quantise import low_bit_names
 from nanospike.results import classifier
 
 TEXTS = [line.partition("\t")[2] for line in TRAIN.splitlines()]
@@ -233,7 +234,7 @@ def test_predict_can_be_pickled_whatever_was_imported():
 
 @pytest.mark.parametrize("kind", ["ternary", "binary"])
 def test_a_low_bit_student_is_held_in_little_memory_and_answers_the_same(kind, tmp_path):
-    """Its tables as int8 patterns; the same spikes as those of the student that makes them low-bit at every call."""
+    """Packed; the same spikes as those of the student that makes its weights low-bit at every call."""
     shape = {"vocab_size": len(VOCABULARY), "max_position_embeddings": POSITIONS, "hidden_size": 16}
     low = {"weights": kind, "embedding_weights": kind}
     for name, more in (("low", low), ("float", {})):
@@ -244,7 +245,15 @@ def test_a_low_bit_student_is_held_in_little_memory_and_answers_the_same(kind, t
         logits = logits_of(tmp_path / "low", text, 6)[6]
         odds = np.exp(logits) / np.exp(logits).sum()
         close(answer, {"label": str(odds.argmax()), "score": odds.max(), "time_steps": 6})
-    rows = len(VOCABULARY) + POSITIONS + 2
-    saved = nanospike.Classifier(tmp_path / "float", 6).state_bytes - classify.state_bytes
-    assert saved == rows * (16 * 3 - 4)  # a byte for four, and a scale a row
+    plain, per_byte = nanospike.load_student(tmp_path / "float").parameters(), {"ternary": 4, "binary": 8}[kind]
+    expected = 0
+    for name, p in plain.items():
+        if name in low_bit_names(classify.student.config):
+            expected += len(p) * (-(-p.shape[1] // per_byte) + 4)  # and a scale a row
+        elif not name.startswith("distill_map"):
+            expected += p.nbytes
+    assert classify.state_bytes == expected
+    floats = nanospike.Classifier(tmp_path / "low", 6, packed=False)
+    assert floats.state_bytes == sum(p.nbytes for p in plain.values())
+    assert floats(TEXTS) == classify(TEXTS) and pickle.loads(pickle.dumps(floats)).state_bytes == floats.state_bytes
     assert classify.student.held() is classify.student
