@@ -9,7 +9,7 @@ from .model.teacher import load_teacher
 from .results.classifier import Classifier, predict
 from .solvers.adjoint import solve_adjoint
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = [
     "Classifier",
     "InputError",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from . import __version__
 from .config.errors import InputError
+from .config.options import typed_as
 from .start import command
 
 USAGE = """\
@@ -40,6 +41,11 @@ def usage():
     return USAGE.format(version=__version__, commands="\n".join(lines))
 
 
+def door():
+    """What was typed to come here."""
+    return "python -m nanospike" if Path(sys.argv[0]).name == "__main__.py" else "nanospike"
+
+
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     first = argv[0] if argv else "--help"
@@ -48,6 +54,7 @@ def main(argv=None):
     elif first == "--version":
         print(f"nanospike {__version__}")
     elif first in commands():
+        typed_as(f"python -m nanospike.{first}", f"{door()} {first}")
         sys.argv[1:] = argv[1:]
         runpy.run_module(f"nanospike.{first}", run_name="__main__", alter_sys=True)
     else:

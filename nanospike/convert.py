@@ -23,14 +23,11 @@ class Convert:
     one such file beside a config.json. No pickle is executed. ONNX needs the extra onnx.
     """
 
-    paths: tuple[Path, ...] = option("IN and OUT; OUT must be empty or absent", ())
+    source: Path = option("what to read", shown="IN")
+    out: Path = option("directory to write; must be empty or absent")
     dtype: str = option("numbers of the file that is written", "float32", choices=SAVED_AS)
     seed: int = option("accepted for uniformity: nothing is drawn", 0)
     device: str = option("where to hold the weights", "cpu", choices=("cpu", "cuda"))
-
-    def __post_init__(self):
-        if len(self.paths) != 2:
-            raise InputError(f"IN OUT: found {len(self.paths)} paths, expected one to read and one to write")
 
 
 def mapped(tensors, family):
@@ -41,7 +38,7 @@ def mapped(tensors, family):
 
 
 def run(options):
-    source, target = options.paths
+    source, target = options.source, options.out
     library(options.device)
     require_empty(target)
     place, file, tensors = read_weights(source)
@@ -70,7 +67,7 @@ def told(teacher, given, left_out):
 
 
 def main(argv=None):
-    run(parse(Convert, argv, prog="python -m nanospike.convert", positional="paths"))
+    run(parse(Convert, argv, prog="python -m nanospike.convert", positional=("source", "out")))
 
 
 if __name__ == "__main__":

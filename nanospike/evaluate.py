@@ -10,7 +10,7 @@ from .arrays.workers import WORKERS_HELP, Workers
 from .config.errors import InputError
 from .config.options import flag, option, parse, plain, require_at_least
 from .data.own import OwnFiles, own_data
-from .data.tasks import SPLITS, find_task, read_splits, require_label_order, write_predictions
+from .data.tasks import SPLITS, find_task, first, read_splits, require_label_order, write_predictions
 from .data.text import encode, require_segments
 from .data.tokenizer import load_tokenizer
 from .files.bundled import bundled
@@ -67,6 +67,7 @@ class Evaluate(OwnFiles):
         "without it, what the student was trained for",
         None,
     )
+    examples: int = option("so many examples from the beginning of each file; 0: all of them", 0)
     max_length: int = option("word pieces per text; longer ones are cut", 128)
     batch_size: int = option("examples at a time; a GPU wants more", AT_A_TIME)
     output_dir: Path | None = option(
@@ -104,7 +105,7 @@ class Evaluate(OwnFiles):
             raise InputError(f"--teacher: cannot be scored on --split {self.split}, which has no labels")
         if self.test_file is not None and self.teacher is not None:
             raise InputError("--teacher: cannot be scored on a --test-file; give a --dev-file")
-        require_at_least(self, batch_size=1, max_length=3, workers=0)
+        require_at_least(self, batch_size=1, max_length=3, workers=0, examples=0)
         if self.window is not None:
             require_at_least(self, window=0)
         if self.margin is not None:
@@ -157,6 +158,8 @@ def prepare(options):
         )
     if splits is None:
         splits = read_splits(task, options.data_dir, options.split, need_labels=not is_test(options.split))
+    if options.examples:
+        splits = {name: first(examples, options.examples) for name, examples in splits.items()}
     data = {name: encoded(options, student, examples) for name, examples in splits.items()}
     theirs = {name: encoded(options, teacher, examples) if teacher else None for name, examples in splits.items()}
     if options.output_dir:
@@ -178,7 +181,7 @@ def read_own(options, student):
 
 
 def run(options, task, student, teacher, data, theirs, index):
-    announce(options)
+    announce(options, options.output_dir and options.output_dir / "eval_results.json")
     accelerate(options)
     if options.output_dir:
         options.output_dir.mkdir(parents=True, exist_ok=True)

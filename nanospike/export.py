@@ -4,7 +4,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from .config.errors import InputError
 from .config.options import option, parse
 from .files.bundled import bundled
 from .model.loading import load_student
@@ -25,26 +24,21 @@ class Export:
     token_type_ids (batch, length) to logits and the last encoder's rates. Needs the extra onnx.
     """
 
-    out: tuple[Path, ...] = option("where to write", ())
+    out: Path = option("where to write")
     model: Path | None = option("directory of a student; without one, the bundled student", None)
     format: str = option("what to write", choices=tuple(FORMATS))
     seed: int = option("accepted for uniformity: nothing is drawn", 0)
     device: str = option("where to compute", "cpu", choices=("cpu", "cuda"))
 
-    def __post_init__(self):
-        if len(self.out) != 1:
-            raise InputError(f"OUT: found {len(self.out)} paths, expected one to write to")
-
 
 def run(options):
-    (out,) = options.out
     student = load_student(options.model or bundled("student"), options.device)
-    FORMATS[options.format](student, out)
-    print(out)
+    FORMATS[options.format](student, options.out)
+    print(options.out)
 
 
 def main(argv=None):
-    run(parse(Export, argv, prog="python -m nanospike.export", positional="out"))
+    run(parse(Export, argv, prog="python -m nanospike.export", positional=("out",)))
 
 
 if __name__ == "__main__":

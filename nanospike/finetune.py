@@ -20,7 +20,7 @@ from .model.head import TARGET, Scale, described, in_its_unit, scale_of, standar
 from .model.loss import label_loss
 from .model.teacher import load_teacher, with_classifier
 from .model.twins import arrange
-from .results.inference import confusion_table, nested, teacher_logits, with_teacher
+from .results.inference import confusion_table, nested, of_few, teacher_logits, with_teacher
 from .start import begin, command, require_startable
 from .training.loop import Run, Stage
 from .training.options import TrainingOptions
@@ -118,9 +118,10 @@ def run(options, task, teacher, tokenizer, data):
     write_json(options.output_dir / "eval_results.json", results)
     if table := confusion_table(results, task):
         print(table)
+    few = of_few(results)
     print(
-        f"{task.name} dev {task.metric} {results['teacher']:.4f} after {results['seconds']:.0f} s; "
-        f"saved in {options.output_dir}"
+        f"{task.name} dev {task.metric} {results['teacher']:.4f}{f' ({few})' if few else ''} after "
+        f"{results['seconds']:.0f} s; saved in {options.output_dir}"
     )
     return results
 

@@ -27,7 +27,7 @@ class Predict:
     once when it pauses.
     """
 
-    texts: tuple[str, ...] = option("texts to label; without any, the lines of standard input", ())
+    texts: tuple[str, ...] = option("texts to label; without any, the lines of standard input", (), shown="TEXT")
     model: Path | None = option("directory of a student; without one, the bundled student", None)
     time_steps: int | None = option(
         f"time steps that the network runs; auto: each text until its decision is clear, at most {ANYTIME_STEPS}; "
@@ -119,7 +119,7 @@ def show(request, answer, as_json):
 
 
 def main(argv=None):
-    options = parse(Predict, argv, prog="python -m nanospike.predict", positional="texts")
+    options = parse(Predict, argv, prog="python -m nanospike.predict", positional=("texts",))
     if options.texts and not any(t.strip() for t in options.texts):
         raise InputError("no text given: expected texts as arguments, or lines on standard input")
     if sys.stdout is None:

@@ -24,7 +24,7 @@ TEXTS = 8  # of the bundled ones, evenly spread, that a student without --text i
 class Report:
     """Draw DIR/report.html again: from what is found in DIR, and from a new look at the student there."""
 
-    directory: tuple[Path, ...] = option("directory of a student", ())
+    directory: Path = option("directory of a student", shown="DIR")
     text: str | None = option("the sentence to be looked at; without it, one of the bundled texts", None)
     population: str | None = option("whose spikes are drawn; without it, the last encoder's output", None)
     teacher: Path | None = option(
@@ -35,14 +35,12 @@ class Report:
     seed: int = option("accepted for uniformity: a report draws no random numbers", 0)
 
     def __post_init__(self):
-        if len(self.directory) != 1:
-            raise InputError(f"DIR: found {len(self.directory)} directories, expected one, a student's")
         if not self.time_steps or min(self.time_steps) < 1:
             raise InputError(f"--time-steps: found {list(self.time_steps)}, expected whole numbers of at least 1")
 
 
 def run(options):
-    (directory,) = options.directory
+    directory = options.directory
     student = load_student(directory, options.device)
     results = found(directory, "eval_results.json") or {"task": "no task", "examples": 0}
     costs, look = found(directory, "energy.json"), None
@@ -74,14 +72,14 @@ def teacher_of(options):
     """The teacher that is given, or of the record of the run if it is still there, else None."""
     if options.teacher:
         return load_any_teacher(options.teacher, options.device)
-    named = found(options.directory[0], "training_args.json").get("teacher")
+    named = found(options.directory, "training_args.json").get("teacher")
     if not named or not (Path(named) / "config.json").exists():
         return None
     return load_any_teacher(named, options.device)
 
 
 def main(argv=None):
-    run(parse(Report, argv, prog="python -m nanospike.report", positional="directory"))
+    run(parse(Report, argv, prog="python -m nanospike.report", positional=("directory",)))
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ import threading
 import traceback
 import warnings
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 from .arrays.backend import set_precision
 from .config.errors import InputError
-from .config.options import plain
+from .config.options import plain, plain_value
 from .files.lock import Lock
 from .files.model_files import require_empty, write_json
 from .model.twins import use_fast
@@ -120,7 +121,7 @@ def _begin(options):
     if stopped_early(options.output_dir):
         (Path(options.output_dir) / LOG).unlink(missing_ok=True)
         print("stopped before its first checkpoint: from the beginning", file=sys.stderr)
-    announce(options)
+    announce(options, Path(options.output_dir) / ARGS)
     write_json(Path(options.output_dir) / ARGS, plain(options))
 
 
@@ -135,6 +136,9 @@ def accelerate(options):
         print(f"computing with {said}", file=sys.stderr)
 
 
-def announce(options):
-    """Print the resolved options in one line."""
-    print("options: " + ", ".join(f"{k}={v}" for k, v in plain(options).items() if v not in (None, [], "")))
+def announce(options, kept_in=None):
+    """Print in one line the resolved options that are not at their defaults. kept_in: the file with all of them."""
+    defaults = {f.name: plain_value(f.default) for f in fields(options)}
+    told = [f"{name}={value}" for name, value in plain(options).items() if value != defaults[name]]
+    others = "all others at their defaults" if told else "all at their defaults"
+    print(f"options: {', '.join(told)}{'; ' * bool(told)}{others}{f', in {kept_in}' if kept_in else ''}")

@@ -132,8 +132,8 @@ def outcome(command, options, places, out, before=None, stdin=None):
     argv, positional = [], []
     for name, value in options.items():
         flag, value = "--" + name.replace("_", "-"), fill(value)
-        if name in ("texts", "out", "directory", "paths"):
-            positional = [fill(v) for v in value or ()]
+        if name in ("texts", "out", "directory", "source"):
+            positional += map(fill, value) if isinstance(value, tuple) else [value]
         elif isinstance(value, bool):
             argv += [flag if value else f"--no-{flag[2:]}"]
         elif isinstance(value, list):

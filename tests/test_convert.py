@@ -85,7 +85,7 @@ BAD = {
         "found a.safetensors, b.pt, expected one file",
     ),
     "a strange file": (lambda p: (p / "in/x.h5").touch(), ("in/x.h5", "out"), "x.h5: expected a directory"),
-    "no path": (None, (), "IN OUT: found 0 paths"),
+    "no path": (None, (), "the following arguments are required: IN, OUT"),
     "full": (lambda p: (p / "out").mkdir() or (p / "out/x").touch(), ("in", "out"), "out: not empty"),
     "another model": (
         lambda p: edit_json(p / "in/config.json", model_type="t5"),

@@ -198,8 +198,18 @@ def stopped_at(one, other, p):
     assert one.scores["mean_time_steps"] == 4 and other.scores["mean_time_steps"] == 2
 
 
+def first_five(one, other, p):
+    """Scores of the first five lines of the dev file, by hand."""
+    batch = dev_by_hand(p)
+    ids, mask, types = (part[:5] for part in batch.inputs)
+    logits = nanospike.load_student(p / "student").equilibrium(ids, mask, types).logits
+    right = (logits.argmax(axis=1) == batch.labels[:5]).mean()
+    assert (one.scores["examples"], other.scores["examples"]) == (12, 5)
+    assert other.scores["equilibrium"] == pytest.approx(right)
+
+
 def halved(one, other, p):
-    sizes = [(run.out / "a" / "model.safetensors").stat().st_size for run in (one, other)]
+    sizes = [(run.out / "model.safetensors").stat().st_size for run in (one, other)]
     assert sizes[1] < 0.7 * sizes[0]
 
 
@@ -228,9 +238,9 @@ BASE = {
         "workers": 1,
     },
     "predict": {"model": "{p}/student", "texts": ("a joy", "the tea was cold ."), "time_steps": 4, "workers": 1},
-    "export": {"model": "{p}/shift", "format": "integer", "out": ("{out}/a",)},
-    "report": {"directory": ("{out}/student",), "time_steps": "1,2", "text": "the soup was warm"},
-    "convert": {"paths": ("{p}/teacher", "{out}/a")},
+    "export": {"model": "{p}/shift", "format": "integer", "out": "{out}/a"},
+    "report": {"directory": "{out}/student", "time_steps": "1,2", "text": "the soup was warm"},
+    "convert": {"source": "{p}/teacher", "out": "{out}"},
     "doctor": {"seconds": 0},
 }  # fmt: skip
 
@@ -348,6 +358,7 @@ EVALUATE = {
     "initial": Row(0.5, 0.3, "scores", check=simulated("initial")),
     "window": Row(0, 0.4, "scores", check=simulated("window")),
     "arithmetic": Row("float", "integer", "scores", given={"model": "{p}/shift"}, check=simulated("arithmetic")),
+    "examples": Row(0, 5, "scores", check=first_five),
     "max_length": Row(128, 4, "scores said"),
     "batch_size": Row(16, 3, "batches"),
     "output_dir": Row(None, "{out}/mine", "files", check=left("mine/eval_results.json")),
@@ -369,7 +380,7 @@ def students(out, p):
 
 
 REPORT = {
-    "directory": Row(("{out}/student",), ("{out}/loop",), "page", before=students),
+    "directory": Row("{out}/student", "{out}/loop", "page", before=students),
     "text": Row("the soup was cold", "fresh fish , fair prices .", "page", before=students),
     "population": Row(None, "encoder.0.key", "page", before=students),
     "teacher": Row(None, "{p}/teacher", "page", before=students),
@@ -416,7 +427,7 @@ PREDICT = {
 }
 
 EXPORT = {
-    "out": Row(("{out}/a",), ("{out}/b",), "files", check=left("b/integers.npz")),
+    "out": Row("{out}/a", "{out}/b", "files", check=left("b/integers.npz")),
     "model": Row("{p}/shift", "{p}/student", "status", check=refused("arithmetic integer: for operators shift")),
     "format": Row("integer", "spice", "status", check=refused("--format: found 'spice'")),
     "seed": Row(0, 1, alike="files seeds"),  # nothing is drawn
@@ -424,7 +435,8 @@ EXPORT = {
 }
 
 CONVERT = {
-    "paths": Row(("{p}/teacher", "{out}/a"), ("{p}/teacher", "{out}/b"), "files", check=left("b/model.safetensors")),
+    "source": Row("{p}/teacher", "{p}/other", "weights"),
+    "out": Row("{out}/a", "{out}/b", "files", check=left("b/model.safetensors")),
     "dtype": Row("float32", "float16", "printed", check=halved),
     "seed": Row(0, 1, alike="files seeds"),  # nothing is drawn
     "device": NO_GPU,

@@ -87,7 +87,7 @@ def test_the_readme_names_every_array_and_its_type(p, tmp_path):
     "options, message",
     [
         (("--format", "integer", "--model", "{p}/signed", "{p}"), "expected a directory that is empty or absent"),
-        (("--format", "integer", "--model", "{p}/signed"), "OUT: found 0 paths"),
+        (("--format", "integer", "--model", "{p}/signed"), "the following arguments are required: OUT"),
         (("--format", "integer", "{out}"), "arithmetic integer: for operators shift, found float"),
         (("--format", "integer", "--model", "{p}/signed", "--device", "cuda", "{out}"), "device cuda: CuPy is not"),
         (("--format", "spice", "{out}"), "--format: found 'spice'"),

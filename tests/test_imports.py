@@ -4,6 +4,7 @@ import ast
 import functools
 import importlib
 import importlib.util
+import re
 import subprocess
 import sys
 import tomllib
@@ -134,7 +135,7 @@ def test_what_the_package_offers_is_there():
     for name in nanospike.__all__:
         assert callable(getattr(nanospike, name)), name
     assert {"load_teacher", "load_student", "init_student", "predict", "solve_adjoint"} <= set(nanospike.__all__)
-    assert nanospike.__version__.count(".") == 2
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?", nanospike.__version__)
 
 
 def test_optional_packages_are_never_needed_at_the_top_of_a_module():

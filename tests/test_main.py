@@ -58,9 +58,22 @@ def test_listing_imports_no_command():
 def test_a_command_of_the_front_door_is_the_command(tmp_path):
     for argv in (["predict", "--help"], ["predict", "--json", "a good film", "two\thalves"], ["predict", "--nothing"]):
         through = process("-m", "nanospike", *argv, cwd=tmp_path)
-        assert through == process("-m", f"nanospike.{argv[0]}", *argv[1:], cwd=tmp_path)
+        directly = process("-m", f"nanospike.{argv[0]}", *argv[1:], cwd=tmp_path)
+        assert [x.replace("nanospike predict", "nanospike.predict").split() for x in map(str, through)] == [
+            x.split()
+            for x in map(str, directly)  # the usage is wrapped where its lines are full
+        ]
         assert through[0] == (2 if argv[-1] == "--nothing" else 0) and through[1 if through[0] == 0 else 2]
     assert not list(tmp_path.iterdir())
+
+
+def test_errors_and_usage_begin_with_what_was_typed(tmp_path):
+    script = "import sys; from nanospike.__main__ import start; sys.argv[0] = '/usr/bin/nanospike'; start()"
+    for typed, argv in (("nanospike", ("-c", script)), ("python -m nanospike", ("-m", "nanospike"))):
+        status, out, err = process(*argv, "evaluate", "--nothing", cwd=tmp_path)
+        assert (status, out) == (2, "") and err.startswith(f"{typed} evaluate: error: ") and err.count("\n") == 1
+    status, _, err = process("-m", "nanospike.evaluate", "--nothing", cwd=tmp_path)
+    assert status == 2 and err.startswith("python -m nanospike.evaluate: error: ")
 
 
 def test_version_and_an_unknown_command():

@@ -386,7 +386,7 @@ def report(options):
 
 
 def main(argv=None):
-    options = parse(Mutants, argv, prog="python tools/mutants.py", positional="job")
+    options = parse(Mutants, argv, prog="python tools/mutants.py", positional=("job",))
     options.output.mkdir(parents=True, exist_ok=True)
     {"map": map_reach, "run": run_shard, "report": report}[options.job[0]](options)
 

@@ -26,12 +26,21 @@ def require_at_least(record, **bounds):
             raise InputError(f"{flag(name)}: found {_shown(value)}, expected at least {least}")
 
 
-def option(help, default=MISSING, *, choices=None, word=None):
+def option(help, default=MISSING, *, choices=None, word=None, shown=None):
     """A field of a record of options: help with the unit, and a default unless it is required.
 
-    word: a text that it may be although it is a number otherwise, such as "auto".
+    word: a text that it may be although it is a number otherwise, such as "auto". shown: what the usage calls it, where
+    it is positional.
     """
-    return field(default=default, metadata={"help": help, "choices": choices, "word": word})
+    return field(default=default, metadata={"help": help, "choices": choices, "word": word, "shown": shown})
+
+
+_typed = {}  # a command's name: what was typed in its place
+
+
+def typed_as(prog, words):
+    """From here on, the usage and the errors of the command `prog` call it by these words."""
+    _typed[prog] = words
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -40,19 +49,28 @@ class OneLineParser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def parse(record, argv=None, *, prog, positional=None):
-    """Build `record` from its defaults, then `--config FILE.toml`, then flags: the last one wins."""
+def parse(record, argv=None, *, prog, positional=()):
+    """Build `record` from its defaults, then `--config FILE.toml`, then flags: the last one wins.
+
+    positional: names of fields that have no flag. One of several values takes any number of them; any other is given
+    once, here or in the file.
+    """
+    prog, known = _typed.get(prog, prog), {f.name: f for f in fields(record)}
+    first = OneLineParser(prog=prog, add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    first.add_argument("--config", type=Path, help="TOML file with the same names as the options")
     parser = OneLineParser(
-        prog=prog, description=record.__doc__, argument_default=argparse.SUPPRESS, allow_abbrev=False
+        prog=prog, description=record.__doc__, argument_default=argparse.SUPPRESS, allow_abbrev=False, parents=[first]
     )
-    parser.add_argument("--config", type=Path, help="TOML file with the same names as the options")
-    for f in fields(record):
-        _add_flag(parser, f, positional == f.name)
-    given = vars(parser.parse_args(argv))
-    path = given.pop("config", None)
-    known = {f.name: f for f in fields(record)}
     try:
+        path = vars(first.parse_known_args(argv)[0]).get("config")
         from_file = _from_file(path, known) if path else {}
+        for name, f in known.items():
+            if name in positional:
+                _add_positional(parser, f, name in from_file)
+            else:
+                _add_flag(parser, f)
+        given = vars(parser.parse_args(argv))
+        given.pop("config", None)
         given = {n: _convert(known[n], v) for n, v in (from_file | given).items()}
         if missing := [n for n, f in known.items() if f.default is MISSING and n not in given]:
             raise InputError(f"missing {', '.join(map(flag, missing))}")
@@ -61,11 +79,14 @@ def parse(record, argv=None, *, prog, positional=None):
         parser.error(str(error))
 
 
-def _add_flag(parser, f, is_positional):
+def _add_positional(parser, f, may_be_absent):
+    count = "*" if base_type(f.type) is tuple else "?" if may_be_absent else None
+    help = f.metadata["help"].replace("%", "%%")
+    parser.add_argument(f.name, nargs=count, metavar=f.metadata["shown"] or f.name.upper(), help=help)
+
+
+def _add_flag(parser, f):
     help, choices = f.metadata["help"].replace("%", "%%"), f.metadata["choices"]
-    if is_positional:
-        parser.add_argument(f.name, nargs="*", help=help)
-        return
     note = f"default: {_shown(f.default)}"
     if f.default is MISSING or f.default in (None, (), ""):
         note = "required" if f.default is MISSING else None

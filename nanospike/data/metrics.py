@@ -4,6 +4,8 @@ Where a metric is not defined (a correlation with a constant, F1 with nothing to
 predictions say nothing about the labels, and a NaN would spoil every average that it enters.
 """
 
+import math
+
 import numpy as np
 
 
@@ -59,6 +61,17 @@ def pearson_spearman(predicted, labels):
 def rmse(predicted, labels):
     """The root of the mean squared error, in the unit of the labels: not a fraction, and less is better."""
     return float(np.sqrt(np.mean((np.asarray(predicted, np.float64) - labels) ** 2)))
+
+
+def standard_error(metric, score, examples):
+    """About that of a metric, a fraction, on so many examples; a score of 0 or 1 is taken for one beside it.
+
+    A correlation's: (1 - r^2) / sqrt(n - 1) (Fisher 1915). Any other's: that of a share of right answers.
+    """
+    if METRICS[metric] in (matthews, pearson, spearman, pearson_spearman):
+        return (1 - min(abs(score), 1 - 1 / (examples + 2)) ** 2) / math.sqrt(max(examples - 1, 1))
+    share = (score * examples + 1) / (examples + 2)
+    return math.sqrt(share * (1 - share) / examples)
 
 
 METRICS = {m.__name__: m for m in (accuracy, f1, macro_f1, matthews, pearson, spearman, pearson_spearman, rmse)}

@@ -104,6 +104,12 @@ class Examples:
     index: list | None = None
 
 
+def first(examples, count):
+    """The first `count` of Examples."""
+    labels, index = (part if part is None else part[:count] for part in (examples.labels, examples.index))
+    return Examples(examples.texts[:count], labels, index)
+
+
 def find_task(name):
     if name not in TASKS:
         raise InputError(f"--task: found {name!r}, expected one of {', '.join(TASKS)}")

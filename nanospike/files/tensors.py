@@ -7,6 +7,7 @@ file's form beside those of the model.
 import json
 import math
 import os
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ KINDS = {
     "BOOL": "?", "U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "I8": "i1", "I16": "<i2", "I32": "<i4",
     "I64": "<i8", "BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8", "C64": "<c8",
 }  # fmt: skip
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 POINTER = b"version https://git-lfs"  # what Git LFS leaves in the place of a file
 
 
@@ -163,7 +165,7 @@ def require_directory(directory):
     names = set(os.listdir(directory)) if directory.is_dir() else set()
     if not directory.exists():
         hint = ""
-        if len(directory.parts) <= 2 and not directory.is_absolute():
+        if HUB_ID.fullmatch(str(directory)) and not directory.parent.exists():
             hint = f"; if it is a name on the Hugging Face Hub: `hf download {directory} --local-dir DIR`, and give DIR"
         raise InputError(f"{directory}: no such directory{hint}")
     if not directory.is_dir():

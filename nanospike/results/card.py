@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 from ..config.errors import InputError
@@ -79,15 +80,18 @@ def scores(results):
 
 def _body(directory, student, results, costs):
     config, name = student.config, Path(directory).resolve().name
+    place = name if Path(directory).is_absolute() else Path(directory).as_posix()
     kind = "an ordinary BERT" if config.activation == "ann" else "a spiking BERT"
     size = f"{config.num_hidden_layers} encoders x {config.hidden_size}, {config.num_attention_heads} heads"
     yield from ("", f"# {name}", "")
     yield f"{kind[0].upper()}{kind[1:]} ({size}), distilled with nanospike, without PyTorch."
-    yield from ("", "## Use", "", "```python", "import nanospike", "")
+    yield from ("", "## Use", "", f"`{place}` is the directory with this file. From the Hub it comes with", "")
+    yield from (f"    hf download OWNER/{shlex.quote(name)} --local-dir {shlex.quote(place)}", "")
+    yield from ("```python", "import nanospike", "")
     if config.activation == "ann" or config.headless:
-        yield from (f'student = nanospike.load_student("{name}")', "```")
+        yield from (f"student = nanospike.load_student({json.dumps(place)})", "```")
     else:
-        yield from (f'classify = nanospike.Classifier("{name}")', 'classify("a text")', "```")
+        yield from (f"classify = nanospike.Classifier({json.dumps(place)})", 'classify("a text")', "```")
     if results["metric"] is not None:
         yield from ("", f"## Scores ({results['task']} dev, {results['metric']}, {results['examples']} examples)", "")
         yield from ("| | score |", "|---|---|")

@@ -13,16 +13,19 @@ import numpy as np
 from ..arrays.backend import to_host
 from ..arrays.workers import ALONE
 from ..config.errors import InputError
+from ..data.metrics import standard_error
 from ..data.tasks import answers, confusion, score, scores
 from ..data.text import collate, in_length_order
 from ..files.tensors import all_finite
 from ..model.simulate import SpikingRun, gap
 from ..model.student import mean_rate
 from ..training.monitor import silent_and_full
+from ..training.progress import counted
 
 AT_A_TIME = 16  # examples: what a step of them needs stays in the processor's last-level cache
 VARIANTS = ("mismatched", "test")  # keys under which results hold those of another file of the same task
 SURELY = 3  # standard errors
+FEW = 30  # examples, below which a score says how little it is worth
 IN_UNITS = ("rmse",)  # metrics that are no fractions
 
 
@@ -103,6 +106,7 @@ def run_student(student, data, time_steps, how=SpikingRun(), batch_size=AT_A_TIM
     if spiking:
         how = replace(how, time_steps=max(steps, default=1), record=tuple(steps)).resolved(student.config)
     measure = lambda index: _measured(student, collate(data, index, student.device), how, steps)  # noqa: E731
+    measure = counted("evaluating", len(data), measure)
     found = workers.map(measure, in_length_order(data, batch_size)[::-1])  # the longest first: the load is even
     tokens = sum(f["tokens"] for f in found)
     mean = lambda name: sum(f[name] for f in found) / tokens if spiking else None  # noqa: E731
@@ -229,6 +233,15 @@ def peak_memory_mb():
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
+def of_few(results):
+    """In words, how little the scores of few examples say; "" of more."""
+    score = next((results[k] for k in ("equilibrium", "teacher") if results.get(k) is not None), None)
+    if score is None or not 0 < results["examples"] < FEW:
+        return ""
+    error = standard_error(results["metric"], score, results["examples"])
+    return f"only {results['examples']} examples: a score has a standard error of about {100 * error:.0f} %"
+
+
 def spent(seconds, memory):
     """What a run took, in words; memory: that of peak_memory_mb."""
     return f"{seconds:.0f} s" + (f", {memory:.0f} MB" if memory is not None else "")
@@ -238,6 +251,8 @@ def table(results):
     """The evaluation as lines of text: one row per measurement; a variant of the data (mismatched) below."""
     about = (results["task"], results["metric"], f"{results['examples']} examples")
     lines = [", ".join(part for part in about if part)]
+    if few := of_few(results):
+        lines.append(f"  {few}")
     if results.get("teacher") is not None:
         lines.append(f"  {'teacher':<28}{_percent(results, 'teacher')}")
     if results["equilibrium"] is not None:
@@ -266,5 +281,5 @@ def _percent(results, *path, between=""):
     for key in path:
         value, metrics = value[key], metrics[key]
     shown = {n: f"{v:.4g}" if n in IN_UNITS else f"{100 * v:.2f}" for n, v in metrics.items()}
-    several = ", ".join(f"{name} {v}" for name, v in shown.items()) if len(metrics) > 1 else ""
+    several = ", ".join(f"{name} {v}" for name, v in shown.items() if name != results["metric"])
     return f"{100 * value:6.2f} %{between}" + (f"   {several}" if several else "")

@@ -1,9 +1,35 @@
 """What a person sees of a training run: a bar and the last line of the log in short; in a file, such lines at times."""
 
 import sys
+import threading
 import time
 
 SECONDS = 15.0  # at least, between two lines in a file
+PATIENCE = 2.0  # seconds before a count is shown
+
+
+def counted(name, total, work):
+    """work(items), of which, on a terminal, is shown how many of `total` items are done, where it takes longer."""
+    if not sys.stderr.isatty():
+        return work
+    lock, done, shown, began = threading.Lock(), 0, "", time.monotonic()
+
+    def counting(items):
+        nonlocal done, shown
+        try:
+            result = work(items)
+        except BaseException:
+            if shown:
+                print(file=sys.stderr)
+            raise
+        with lock:
+            done += len(items)
+            if time.monotonic() - began >= PATIENCE:
+                blank, shown = " " * len(shown), f"{name} {done}/{total}"
+                print(f"\r{shown if done < total else blank + chr(13)}", end="", file=sys.stderr, flush=True)
+        return result
+
+    return counting
 
 
 class progress:

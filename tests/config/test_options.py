@@ -93,8 +93,33 @@ def test_every_type_from_a_file(tmp_path):
     assert given.counts == (5,) and given.name == "left"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Two places, one of which is called otherwise."""
+
+    source: Path = option("where from", shown="IN")
+    out: Path = option("where to")
+    rest: tuple[str, ...] = option("what else", (), shown="MORE")
+
+
+def test_positionals_are_given_once_and_named(capsys, tmp_path):
+    placed = lambda *argv: parse(Places, list(argv), prog="prog", positional=("source", "out", "rest"))  # noqa: E731
+    found = placed("a", "b", "c", "d")
+    assert (found.source, found.out, found.rest) == (Path("a"), Path("b"), ("c", "d"))
+    from_file = placed("--config", toml(tmp_path, "out = 'there'\n"), "a")
+    assert (from_file.source, from_file.out, from_file.rest) == (Path("a"), Path("there"), ())
+    for argv, said in ((["a"], "required: OUT"), ([], "required: IN, OUT")):
+        with pytest.raises(SystemExit) as stop:
+            placed(*argv)
+        printed = capsys.readouterr().err
+        assert stop.value.code == 2 and said in printed and printed.count("\n") == 1
+    with pytest.raises(SystemExit):
+        placed("--help")
+    assert "prog [-h] [--config CONFIG] IN OUT [MORE ...]" in " ".join(capsys.readouterr().out.split())
+
+
 def test_an_empty_text_is_kept_as_a_positional():
-    assert parse(Predict, ["", "b,c"], prog="prog", positional="texts").texts == ("", "b,c")
+    assert parse(Predict, ["", "b,c"], prog="prog", positional=("texts",)).texts == ("", "b,c")
 
 
 # ---- what is refused ----------------------------------------------------------------------------------------

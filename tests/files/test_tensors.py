@@ -210,14 +210,17 @@ def test_a_pointer_of_git_lfs_is_called_one(name, bert):
         nanospike.load_teacher(bert)
 
 
-@pytest.mark.parametrize("name", ["bert-base-uncased", "google/bert_uncased_L-2_H-128_A-2"])
-def test_a_name_on_the_hub_is_not_a_directory(name, tmp_path, monkeypatch):
+def test_a_name_on_the_hub_is_not_a_directory(tmp_path, monkeypatch):
+    """The hint comes where it may be one: owner/name, and nothing here is called like the owner."""
     monkeypatch.chdir(tmp_path)
+    name = "google/bert_uncased_L-2_H-128_A-2"
     for load in (nanospike.load_teacher, nanospike.load_student):
         with pytest.raises(InputError, match=f"{name}: no such directory; .* `hf download {name} --local-dir DIR`"):
             load(name)
-    with pytest.raises(InputError, match="/none/such/place: no such directory$"):
-        nanospike.load_teacher("/none/such/place")
+    (tmp_path / "runs").mkdir()
+    for mistyped in ("/none/such/place", "studnet", "runs/studnet", "../runs", "./a", "a/b/c", "-a/b"):
+        with pytest.raises(InputError, match=f"{mistyped.removeprefix('./')}: no such directory$"):
+            nanospike.load_teacher(mistyped)
 
 
 def test_a_directory_of_the_cache_is_told_apart(tmp_path, bert):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from models import random_student, random_teacher
@@ -53,10 +54,25 @@ def test_the_body_has_use_scores_and_what_is_hybrid(tmp_path):
     costs = {"audit": [{"operation": "x", "kind": "float", "count": 25.0, "share": 0.25, "pj": 1}]}
     text = card(tmp_path, costs=costs, raw={"recommended_time_steps": 4}, spikes="corrective")
     assert 'classify = nanospike.Classifier("my student")' in text
+    assert "\n    hf download OWNER/'my student' --local-dir 'my student'\n" in text
     assert "| teacher | 0.9100 |" in text and "| student, T = 4 | 0.8625 |" in text
     assert "Recommended: 4 time steps." in text and "IF, corrective spikes" in text
     assert "queries, softmax, LayerNorm, the embedding's LayerNorm, GELU. It is a hybrid." in text
     assert "25.0 % of its operations (25 a text): floating-point operations on rates." in text
+
+
+def test_the_path_is_the_one_that_was_given(tmp_path, monkeypatch):
+    """From where the command was run, the block runs as it stands; nobody else's directories are in it."""
+    monkeypatch.chdir(tmp_path)
+    student, teacher = random_student(), random_teacher()
+    teacher.directory = tmp_path
+    Path("runs/s").mkdir(parents=True)
+    write_card(Path("runs/s"), student, teacher, RESULTS)
+    text = Path("runs/s/README.md").read_text(encoding="utf-8")
+    assert 'nanospike.Classifier("runs/s")' in text and "OWNER/s --local-dir runs/s" in text and "# s\n" in text
+    write_card(tmp_path / "runs" / "s", student, teacher, RESULTS)
+    text = Path("runs/s/README.md").read_text(encoding="utf-8")
+    assert 'nanospike.Classifier("s")' in text and str(tmp_path) not in text
 
 
 def test_a_student_without_multiplications_is_no_hybrid(tmp_path):
