@@ -85,6 +85,8 @@ def test_a_student_is_scored_on_a_file_and_answers_another(made, tmp_path, capsy
     assert run(evaluate.main, *argv, "--output-dir", tmp_path / "out") == 0
     printed = capsys.readouterr().out
     assert "words-dev.csv, accuracy, 12 examples" in printed and "confusion, T = 8" in printed and "macro_f1" in printed
+    assert printed.partition("all others at")[2].count("accuracy") == 1  # it heads the table, and its rows hold it
+    assert "only 12 examples: a score has a standard error of about " in printed
     results, trained = (read(d / "eval_results.json") for d in (tmp_path / "out", made / "words-student"))
     for key in ("spiking", "equilibrium", "confusion"):
         if key == "confusion":

@@ -6,7 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from nanospike.data.metrics import METRICS, accuracy, f1, macro_f1, matthews, pearson, pearson_spearman, rmse, spearman
+from nanospike.data.metrics import (
+    METRICS,
+    accuracy,
+    f1,
+    macro_f1,
+    matthews,
+    pearson,
+    pearson_spearman,
+    rmse,
+    spearman,
+    standard_error,
+)
 
 
 def test_metrics_worked_out_by_hand():
@@ -17,6 +28,19 @@ def test_metrics_worked_out_by_hand():
     x, y = np.array([1.0, 2, 3, 4]), np.array([1.0, 3, 2, 40])
     r = (x - 2.5) @ (y - 11.5) / np.sqrt(5 * ((y - 11.5) @ (y - 11.5)))
     assert pearson_spearman(x, y) == pytest.approx((r + (1 - 6 * 2 / (4 * 15))) / 2)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "agreement_with_teacher", "pearson"])
+@pytest.mark.parametrize("size", [10, 25])
+def test_the_standard_error_is_the_spread_over_many_samples(metric, size):
+    rng, true = np.random.default_rng(size), 0.8
+    if metric == "pearson":
+        pairs = rng.multivariate_normal([0, 0], [[1, true], [true, 1]], (4000, size))
+        found = [pearson(x[:, 0], x[:, 1]) for x in pairs]
+    else:
+        found = (rng.random((4000, size)) < true).mean(axis=1)
+    assert standard_error(metric, true, size) == pytest.approx(np.std(found), rel=0.2)
+    assert all(0 < standard_error(metric, score, 1) < 1.1 for score in (0.0, 1.0))
 
 
 def test_metrics_where_a_class_is_missing():

@@ -9,7 +9,7 @@ from nanospike import distill
 from nanospike.data.text import Encoded
 from nanospike.results.report import write_report
 from nanospike.training.monitor import LEAST_TOKENS, PROBE_STEPS, WINDOW, Monitor, gap_probe, silent_and_full
-from nanospike.training.progress import progress, progress_text
+from nanospike.training.progress import counted, progress, progress_text
 
 
 def test_shares_worked_out_by_hand():
@@ -150,6 +150,25 @@ def test_progress_in_a_file_is_a_line_at_times(capsys, monkeypatch):
     monkeypatch.setattr("nanospike.training.progress.SECONDS", 0.0)
     bar.show(30, line)
     assert capsys.readouterr().err == "internal 30/90: loss 0.5000, 9 examples/s, 1:00 left\n"
+
+
+def test_a_count_is_shown_on_a_terminal_where_it_takes_long(capsys, monkeypatch):
+    """And wiped at the end; a pipe gets nothing, and an error stands on a line of its own."""
+    work, batches = (lambda items: sum(items)), [[1, 2, 3], [4, 5], [6]]
+    assert counted("evaluating", 6, work) is work
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert [counted("evaluating", 6, work)(b) for b in batches] == [6, 9, 6]
+    assert capsys.readouterr().err == ""  # too soon
+    monkeypatch.setattr("nanospike.training.progress.PATIENCE", 0.0)
+    shown = counted("evaluating", 6, work)
+    assert [shown(b) for b in batches] == [6, 9, 6]
+    wiped = "\r" + " " * len("evaluating 5/6") + "\r"
+    assert capsys.readouterr().err == "\revaluating 3/6\revaluating 5/6" + wiped
+    shown = counted("evaluating", 6, work)
+    shown(batches[0])
+    with pytest.raises(TypeError):
+        shown(["text"])
+    assert capsys.readouterr().err.endswith("evaluating 3/6\n")
 
 
 def test_progress_is_one_line():
