@@ -4,6 +4,9 @@ import os
 import sys
 from pathlib import Path
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is loaded, here and in what tests start: the products
+# of tests are too small for more, and threads that wait for one another take the core that another worker needs
+
 import numpy as np
 import pytest
 import strict_cupy

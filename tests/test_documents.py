@@ -26,7 +26,6 @@ from tiny import CORPUS, DEV, POSITIONS, TRAIN, VOCABULARY, run, write_sst2, wri
 
 import nanospike
 from nanospike.__main__ import commands
-from nanospike.arrays.workers import blas_threads
 from nanospike.results.inference import table
 
 ROOT = Path(nanospike.__file__).resolve().parent.parent
@@ -58,7 +57,7 @@ class Cut:
 CUTS = (
     Cut(r"^pip install [^&]*(&& )?", "the network, and an environment of its own", instead=""),
     Cut(r"^(python -m venv torch_env|torch_env/bin/pip .*)$", "another environment", instead=""),
-    Cut(r"^pytest -q$", "this suite", instead="pytest --version"),
+    Cut(r"^pytest -q -n 2 --dist worksteal$", "this suite", instead="pytest --version"),
     Cut(r"^ruff format --check \. && ruff check \.$", "it looks at the repository", instead="ruff --version"),
     Cut(r"^mpiexec -n 2 ", "mpich; tests/training/test_parallel.py has it", instead=""),
     Cut(r" --device cuda\b", "a GPU", instead=""),
@@ -190,18 +189,6 @@ def stand_ins(tmp_path_factory):
         (root / "bin" / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {start}"$@"\n')
         (root / "bin" / name).chmod(0o755)
     return root
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_blas_thread():
-    """The products here are too small for more."""
-    threads = blas_threads()
-    before = threads and threads[0]()
-    if threads:
-        threads[1](1)
-    yield
-    if threads:
-        threads[1](before)
 
 
 @pytest.fixture
@@ -341,6 +328,15 @@ def test_every_option_that_a_page_names_is_there():
             name = words[1] if words else first
             there = options_of(name) if name in names else known
             assert set(OPTION.findall(code)) <= there, f"{page.name}: `{code}`: no such option"
+
+
+def test_the_tests_are_run_by_one_command():
+    """In a fresh environment, in the README and for developers."""
+    command = (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8").splitlines()[-1]
+    assert re.fullmatch(r"pytest [\w -]+", command)
+    for page in (REPOSITORY / "README.md", REPOSITORY / "docs" / "development.md"):
+        lines = [line for block in blocks(page) if block.language == "sh" for line in block.lines]
+        assert [line for line in lines if line.endswith(command)], page.name
 
 
 def test_links_lead_somewhere():

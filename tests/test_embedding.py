@@ -39,7 +39,7 @@ def address(tmp_path_factory):
     argv = [sys.executable, path, bundled("student"), str(port)]
     running = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(600):
+        for _ in range(1200):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from check import check_vjp
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import SHAPE, random_batch, random_teacher
 from safetensors.numpy import load_file
@@ -103,6 +103,7 @@ def test_the_real_tokenizer_matches(data_root, request):
     lengths=st.lists(st.integers(1, 4), min_size=1, max_size=2),
     labels=st.sampled_from([0, 3]),
 )
+@settings(max_examples=8)
 def test_teacher_gradient(seed, lengths, labels):
     """Every parameter, with cotangents on all hidden states, all scores and the logits, under dropout."""
     teacher, inputs = random_teacher(seed, labels=labels), random_batch(seed, tuple(lengths))
@@ -127,6 +128,7 @@ def test_teacher_gradient(seed, lengths, labels):
 
 
 @given(seed=st.integers(0, 2**31), length=st.integers(1, 4), heads=st.sampled_from([1, 2, 4]))
+@settings(max_examples=12)
 def test_encoder_gradient(seed, length, heads):
     """One encoder, by its input and its parameters, with neurons on every population."""
     from nanospike.model.neuron import rate

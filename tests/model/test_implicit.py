@@ -110,7 +110,7 @@ def test_complex_step_through_the_fixed_point_with_every_exact_method(method, se
     thresholds=st.sampled_from([(), ("embedding", "encoder.0.output"), ("encoder.0.key",)]),
     drop=st.sampled_from([0.0, 0.3]),
 )
-@settings(max_examples=8)
+@settings(max_examples=5)
 def test_complex_step_through_every_kind_of_loop(loop, seed, gain, spikes, thresholds, drop):
     student = random_student(seed, feedback_gain=gain, spikes=spikes, thresholds=thresholds, **LOOPS[loop])
     teacher, inputs = random_teacher(seed, num_hidden_layers=student.config.num_hidden_layers), random_batch(seed)

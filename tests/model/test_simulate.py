@@ -240,8 +240,7 @@ def test_wide_student_is_not_degenerate():
 
 
 @pytest.mark.parametrize("loop", [None, "full", "cls", "lateral and looped"])
-@pytest.mark.parametrize("decay", [0.0, 0.5])
-@pytest.mark.parametrize("spikes", ["binary", "corrective"])
+@pytest.mark.parametrize("spikes, decay", [("binary", 0.0), ("corrective", 0.5)])
 def test_examples_that_have_decided_leave_the_batch_and_change_nothing_for_the_others(spikes, decay, loop, xp, device):
     student = random_student(12, device=device, **LOOPS.get(loop, {}))
     inputs = random_batch(13, (5, 3, 4, 2, 5, 1), device=device)
