@@ -4,53 +4,40 @@
     python tools/mutants.py run --output mutants --number 200 [--shard 1/4] [--folders solvers,model] [--seed 0]
     python tools/mutants.py report --output mutants
 
-A mutant is one change of one place in the source, by its syntax tree: a number becomes another, a comparison its
-neighbour, an operator its inverse, a condition its opposite, a keyword is not handed on, a call is not made. `run`
-draws --number of them from --folders, and for each runs the tests that reach the changed function, those of the
-module's own folder first, the quick before the slow, until one fails: then it is killed. One that takes far more time
-than its tests did before is killed by its time. What is left has survived; `report` lists it, and
-tools/results/mutants.md says of each why nothing can notice it, or which test it led to.
+A mutant is one change of one place in the source, by its syntax tree (mutations.py): a number becomes another, a
+comparison its neighbour, an operator its inverse, a condition its opposite, a keyword is not handed on, a call is not
+made. `run` draws --number of them from --folders, and for each runs the tests that reach the changed function, those of
+the module's own folder first, the quick before the slow, until one fails: then it is killed, if that test passes
+without the change. One that takes far more time than its tests did before is killed by its time. What is left has
+survived; `report` lists it, and tools/results/mutants.md says of each why nothing can notice it, or which test it led
+to. A smaller --budget leaves the slow tests out, which can only make more of them survive: `run --survivors` tries
+those again with all of the budget that it is given.
 
-The tests run in a fork of this process, in which the changed source takes the place of the module's: no file is
-changed, and shards may run beside one another.
+The tests run in a fork of a process that has collected them (forks.py), in which the function has its changed code; a
+change of what is done when a module is imported takes a fork in which it is imported anew. No file is changed, and
+shards may run beside one another, as may `map` with other --tests.
 """
 
-import ast
-import io
 import json
 import os
-import random
-import resource
-import signal
 import sys
 import threading
 import time
 from collections import defaultdict
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
-from importlib.abc import MetaPathFinder
-from importlib.machinery import SourceFileLoader
-from importlib.util import spec_from_loader
 from pathlib import Path
+
+from forks import QUIETLY, Failure, Tests, outcome_anew
+from mutations import ROOT, changed_codes, drawn
 
 from nanospike.config.errors import InputError
 from nanospike.config.options import option, parse, require_at_least
 from nanospike.start import command
 
-ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("solvers", "model", "training", "data", "files")
 TESTS = (*FOLDERS, "arrays", "config", "results", "test_effects.py", "test_commands.py", "test_glue.py")
-COMPARED = {
-    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
-    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
-}  # fmt: skip
-OPERATED = {
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
-    ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.And: ast.Or, ast.Or: ast.And,
-}  # fmt: skip
-NOTHING_RUN = 5  # pytest's exit status where it finds no test; others but 0 say that one failed, or cannot be imported
-SLOWER = 5.0  # times the CPU seconds that a mutant's tests took before, and
-PATIENCE = 20.0  # seconds more, before it is stopped
+KILLED = ("killed", "time")
+FEW = 30  # tests that are tried first, so that the files of others need not be read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,131 +45,19 @@ class Mutants:
     """Plant small mistakes in nanospike and see whether a test notices."""
 
     job: tuple[str, ...] = option("map, run or report", ())
-    output: Path = option("directory of what is found: map.json, and a file of results per shard")
+    output: Path = option("directory of what is found: map/, and a file of results per shard")
     folders: tuple[str, ...] = option("folders of nanospike that mutants are drawn from", FOLDERS)
     tests: tuple[str, ...] = option("files and folders of tests whose reach is mapped", TESTS)
     number: int = option("mutants drawn, over all shards", 200)
     shard: str = option("which part of them, such as 2/4", "1/1")
     seed: int = option("of the draw", 0)
     budget: float = option("CPU seconds of tests per mutant, at most", 60.0)
+    survivors: bool = option("try those again that have survived before", False)
 
     def __post_init__(self):
         require_at_least(self, number=1, seed=0, budget=1)
         if self.job not in (("map",), ("run",), ("report",)):
             raise InputError(f"found {' '.join(self.job) or 'nothing'}, expected map, run or report")
-
-
-# ---- the mutants ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """module: its path below the root; place: the number of the node in a walk of its tree; choice: which of the
-    changes of that node; function: qualified name of the innermost function or "" for the module itself."""
-
-    module: str
-    place: int
-    choice: int
-    function: str
-    line: int
-    what: str
-
-
-def mutants_of(path):
-    """All Mutants of a source file."""
-    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
-    functions = functions_of(tree)
-    found = []
-    for place, node in enumerate(ast.walk(tree)):
-        if node in functions:  # only what is in a function, or a constant of the module
-            changes = list(changes_of(node))
-            for choice, (what, _) in enumerate(changes):
-                found.append(Mutant(str(path), place, choice, functions[node], node.lineno, what))
-    return found
-
-
-def functions_of(tree):
-    """{node: qualified name of the function around it, "" in none} of all nodes that may be changed."""
-    found = {}
-
-    def visit(node, name, function):
-        for field, value in ast.iter_fields(node):
-            if field in ("annotation", "returns", "decorator_list", "bases"):
-                continue
-            for child in value if isinstance(value, list) else [value]:
-                if not isinstance(child, ast.AST) or is_text(child):
-                    continue
-                if isinstance(child, ast.FunctionDef):
-                    visit(child, f"{name}{child.name}.<locals>.", f"{name}{child.name}")
-                elif isinstance(child, ast.ClassDef):
-                    visit(child, f"{name}{child.name}.", "")
-                else:
-                    if hasattr(child, "lineno"):
-                        found[child] = function
-                    visit(child, name, function)
-
-    visit(tree, "", "")
-    return found
-
-
-def is_text(node):
-    """Docstrings, messages: what is said is not what is computed."""
-    return isinstance(node, (ast.JoinedStr, ast.Raise, ast.Import, ast.ImportFrom)) or (
-        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    )
-
-
-def changes_of(node):
-    """(what in words, function that changes a copy of the node in place or returns another) of each change."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, bool):
-        yield f"{node.value} -> {not node.value}", lambda n: ast.Constant(not n.value)
-    elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
-        other = node.value + 1 if isinstance(node.value, int) else node.value * 2 + (node.value == 0)
-        yield f"{node.value} -> {other}", lambda n: ast.Constant(other)
-    elif isinstance(node, ast.Compare):
-        for i, old in enumerate(node.ops):
-            new = COMPARED[type(old)]
-            yield f"{type(old).__name__} -> {new.__name__}", lambda n, i=i, new=new: n.ops.__setitem__(i, new())
-    elif isinstance(node, (ast.BinOp, ast.AugAssign, ast.BoolOp)) and type(node.op) in OPERATED:
-        new = OPERATED[type(node.op)]
-        yield f"{type(node.op).__name__} -> {new.__name__}", lambda n: setattr(n, "op", new())
-    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub)):
-        yield f"{type(node.op).__name__} removed", lambda n: n.operand
-    elif isinstance(node, (ast.If, ast.IfExp, ast.While)):
-        yield "condition negated", lambda n: setattr(n, "test", ast.UnaryOp(ast.Not(), n.test))
-    elif isinstance(node, ast.Call):
-        for i, keyword in enumerate(node.keywords):
-            yield f"keyword {keyword.arg or '**'} dropped", lambda n, i=i: n.keywords.__delitem__(i)
-    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        yield "call removed", lambda n: ast.Pass()
-    elif isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple):
-        yield "first of what is returned twice", lambda n: n.value.elts.__setitem__(-1, n.value.elts[0])
-
-
-def changed_source(mutant):
-    """The source of the mutant's module with the change in it."""
-    tree = ast.parse((ROOT / mutant.module).read_text(encoding="utf-8"))
-    node = next(n for i, n in enumerate(ast.walk(tree)) if i == mutant.place)
-    _, change = list(changes_of(node))[mutant.choice]
-    replaced = change(node)
-    if replaced is not None:
-        tree = Replace(node, ast.copy_location(replaced, node)).visit(tree)
-    return ast.unparse(ast.fix_missing_locations(tree))
-
-
-class Replace(ast.NodeTransformer):
-    def __init__(self, old, new):
-        self.old, self.new = old, new
-
-    def visit(self, node):
-        return self.new if node is self.old else self.generic_visit(node)
-
-
-def drawn(folders, number, seed):
-    """`number` Mutants of the folders, as many as there are at most: the same for the same seed and source."""
-    paths = [p.relative_to(ROOT) for f in folders for p in sorted((ROOT / "nanospike" / f).glob("*.py"))]
-    every = [m for path in paths for m in mutants_of(path)]
-    return random.Random(seed).sample(every, min(number, len(every)))
 
 
 # ---- which test runs what ------------------------------------------------------------------------------------------
@@ -192,18 +67,25 @@ class Reach:
     """A pytest plugin: the functions of nanospike that each test runs, those of its fixtures included, and its time."""
 
     def __init__(self):
-        self.calls, self.tests, self.fixtures, self.failed = set(), {}, defaultdict(set), set()
+        self.codes, self.tests, self.fixtures, self.failed = {}, {}, defaultdict(set), set()
 
     def note(self, frame, event, argument):
         code = frame.f_code
-        if event == "call" and "/nanospike/" in code.co_filename:
-            self.calls.add((code.co_filename.rpartition("/nanospike/")[2], code.co_qualname))
+        self.codes[id(code)] = (
+            code  # hashing a code object takes longer; None is returned: no line of it is of interest
+        )
+
+    def calls(self):
+        """What was noted since the last time: a set of file::function."""
+        noted, self.codes = list(self.codes.values()), {}
+        ours = (c for c in noted if "/nanospike/" in c.co_filename)
+        return {f"{c.co_filename.rpartition('/nanospike/')[2]}::{c.co_qualname}" for c in ours}
 
     def pytest_fixture_setup(self, fixturedef, request):
-        before, self.calls = self.calls, set()
+        self.reached |= self.calls()
         value = yield
-        self.fixtures[fixturedef.argname, fixturedef.baseid] |= self.calls
-        self.calls |= before
+        self.fixtures[fixturedef.argname, fixturedef.baseid] |= (found := self.calls())
+        self.reached |= found
         return value
 
     def pytest_runtest_logreport(self, report):
@@ -211,40 +93,55 @@ class Reach:
             self.failed.add(report.nodeid)
 
     def pytest_runtest_protocol(self, item):
-        self.calls, began = set(), time.process_time()
-        threading.setprofile(self.note)
-        sys.setprofile(self.note)
+        self.codes, self.reached, began = {}, set(), time.process_time()
+        threading.settrace(self.note)
+        sys.settrace(self.note)
         result = yield
-        sys.setprofile(None)
-        threading.setprofile(None)
+        sys.settrace(None)
+        threading.settrace(None)
+        self.reached |= self.calls()
         for definitions in item._fixtureinfo.name2fixturedefs.values():
             for definition in definitions:
-                self.calls |= self.fixtures[definition.argname, definition.baseid]
-        reached = sorted("::".join(c) for c in self.calls)
+                self.reached |= self.fixtures[definition.argname, definition.baseid]
         if item.nodeid not in self.failed:
-            self.tests[item.nodeid] = {"seconds": time.process_time() - began, "reached": reached}
+            took = round(time.process_time() - began, 4)
+            self.tests[item.nodeid] = {"seconds": took, "reached": sorted(self.reached)}
         return result
 
 
 def map_reach(options):
-    """Write map.json: {test: {seconds, reached: [file::function]}}, one file or folder of tests after the other."""
+    """Write map/NAME.json, {test: {seconds, reached: [file::function]}}, for one file or folder of tests after another.
+
+    What is there already is not made again.
+    """
     import pytest
 
     for name in ("pytest_fixture_setup", "pytest_runtest_protocol"):
         setattr(Reach, name, pytest.hookimpl(wrapper=True)(getattr(Reach, name)))
-    path = options.output / "map.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
+    folder = options.output / "map"
+    folder.mkdir(exist_ok=True)
     for name in options.tests:
-        if any(test.startswith(f"tests/{name}") for test in known):
+        path = folder / f"{name.replace('/', '.')}.json"
+        if path.exists():
             continue
         plugin = Reach()
         pytest.main([*QUIETLY, str(ROOT / "tests" / name)], plugins=[plugin])
-        known |= plugin.tests
-        path.write_text(json.dumps(known, indent=0))
+        path.write_text(json.dumps(plugin.tests, indent=0))
         print(f"{name}: {len(plugin.tests)} tests, {len(plugin.failed)} failed or skipped", flush=True)
 
 
-QUIETLY = ("-q", "--no-header", "-p", "no:cacheprovider", f"--rootdir={ROOT}")
+def mapped(folder):
+    """The reach of all tests in map/: {test: {seconds, reached}}."""
+    return {
+        name: found for path in sorted(folder.glob("*.json")) for name, found in json.loads(path.read_text()).items()
+    }
+
+
+def those_there(reach, names):
+    """The part of the reach whose tests are still there, which have these names; the others are said."""
+    if gone := reach.keys() - names:
+        print(f"map/: {len(gone)} of {len(reach)} tests are not there any more, such as {min(gone)}", flush=True)
+    return {test: found for test, found in reach.items() if test in names}
 
 
 def tests_for(mutant, reach, budget):
@@ -272,116 +169,105 @@ def tests_for(mutant, reach, budget):
 # ---- the runs ------------------------------------------------------------------------------------------------------
 
 
-class Changed(MetaPathFinder):
-    """Finds one module with another source."""
+def tried(mutant, names, outcome, trusted):
+    """(what became of a mutant by these tests, a few of them first; the test that noticed).
 
-    def __init__(self, mutant):
-        self.name, self.mutant = mutant.module.removesuffix(".py").replace("/", "."), mutant
-
-    def find_spec(self, name, path=None, target=None):
-        if name != self.name:
-            return None
-        loader = SourceFileLoader(name, str(ROOT / self.mutant.module))
-        source = changed_source(self.mutant)
-        loader.get_code = lambda _: compile(source, loader.path, "exec")
-        return spec_from_loader(name, loader)
-
-
-def outcome(mutant, tests, seconds):
-    """What became of a mutant (None: no change at all) in a fork of this process: killed by a test, or by its time,
-    survived, or error: without a change, or without a test, nothing is killed."""
-    if not tests:
-        return "no test"
-    child = os.fork()
-    if child == 0:
-        status = 3
-        try:
-            status = in_child(mutant, tests, seconds)
-        finally:
-            os._exit(status)
-    deadline = time.monotonic() + 20 * (SLOWER * seconds + PATIENCE)  # of a wait that takes no CPU
-    while True:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            break
-        if time.monotonic() > deadline:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return "time"
-        time.sleep(0.05)
-    if os.WIFSIGNALED(status):
-        return "time" if os.WTERMSIG(status) == signal.SIGXCPU else "killed"
-    if os.WEXITSTATUS(status) == 0:
-        return "survived"
-    return "killed" if mutant and os.WEXITSTATUS(status) != NOTHING_RUN else "error"
+    outcome: a function of (mutant, names) that runs them. trusted: tests that are known to pass without a change; where
+    another one fails, it is run without: if it fails then, too, it is left out.
+    """
+    for part in (names[:FEW], names[FEW:]):
+        while part:
+            found, by = outcome(mutant, part)
+            if found != "killed" or by in trusted or passes_unchanged(by, part, outcome):
+                break
+            part = [name for name in part if not name.startswith(by)]
+        if part and found != "survived":
+            trusted |= {by} - {""}
+            return found, by
+    return ("survived" if names else "no test"), ""
 
 
-def in_child(mutant, tests, seconds):
-    """The exit status of pytest with the mutant in place of its module."""
-    import pytest
+def passes_unchanged(by, names, outcome):
+    """Whether the test, or those of the file, that noticed something pass without any change: else it is no kill.
 
-    for name, module in list(sys.modules.items()):  # ours, and tests that have taken names from ours
-        ours = name.partition(".")[0] == "nanospike"  # it may be an installed one
-        if name != "__main__" and (ours or (getattr(module, "__file__", None) or "").startswith(f"{ROOT}/")):
-            del sys.modules[name]
-    if mutant:
-        sys.meta_path.insert(0, Changed(mutant))
-    signal.signal(signal.SIGXCPU, signal.SIG_DFL)
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    limit = int(used.ru_utime + used.ru_stime + SLOWER * seconds + PATIENCE)
-    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        return int(pytest.main([*QUIETLY, "-x", *(f"{ROOT}/{t}" for t in tests)]))
+    by: its name; "" if none had failed when the process ended, then it may have been any of them.
+    """
+    if outcome(None, [name for name in names if name.startswith(by)])[0] == "survived":
+        return True
+    print(f"fails without any change: {by or 'one of ' + ', '.join(names)}", flush=True)
+    return False
+
+
+class Shard:
+    """A pytest plugin that tries the mutants of a shard with the tests that pytest has collected."""
+
+    def __init__(self, options):
+        part, parts = map(int, options.shard.split("/"))
+        self.options, self.failure, self.trusted = options, Failure(), set()
+        self.mutants = drawn(options.folders, options.number, options.seed)[part - 1 :: parts]
+        self.path = options.output / f"results-{part}-of-{parts}.jsonl"
+        self.known = latest(results_in(self.path)) if self.path.exists() else {}
+        self.reach = mapped(options.output / "map")
+
+    def pytest_runtest_logreport(self, report):
+        self.failure.pytest_runtest_logreport(report)
+
+    def pytest_runtestloop(self, session):
+        session.config._tmp_path_factory.getbasetemp()  # one for all forks, which goes as pytest's do
+        tests, self.reach = Tests(session, self.failure), those_there(self.reach, {i.nodeid for i in session.items})
+        for mutant in self.mutants:
+            before = self.known.get((mutant.module, mutant.place, mutant.choice))
+            if not before or (self.options.survivors and before["outcome"] not in KILLED):
+                self.write(mutant, tests)
+        return True
+
+    def write(self, mutant, tests):
+        names, seconds = tests_for(mutant, self.reach, self.options.budget)
+        anew = self.options.survivors or changed_codes(mutant) is None
+        one = outcome_anew if anew else tests.outcome
+        began = time.monotonic()
+        found, by = tried(mutant, names, lambda m, part: one(m, part, seconds), self.trusted)
+        line = asdict(mutant) | {"outcome": found, "by": by, "tests": len(names)}
+        line["seconds"] = round(time.monotonic() - began, 1)
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        print(f"{found:<9}{mutant.module}:{mutant.line} {mutant.function}: {mutant.what}", by, flush=True)
 
 
 def run_shard(options):
     """Try the shard's mutants, a line of JSON for each; those that are there already are not tried again."""
-    part, parts = map(int, options.shard.split("/"))
-    reach = json.loads((options.output / "map.json").read_text())
-    path = options.output / f"results-{part}-of-{parts}.jsonl"
-    done = {(r["module"], r["place"], r["choice"]) for r in results_in(path)} if path.exists() else set()
+    import pytest
+
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as for the tests
     sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tools")]
-    import scipy.sparse.linalg  # noqa: F401  imported once, before the forks
-    import scipy.special  # noqa: F401
-    import tokenizers  # noqa: F401
-
     os.chdir(ROOT)
-    _require_sound(reach)
-    for mutant in drawn(options.folders, options.number, options.seed)[part - 1 :: parts]:
-        if (mutant.module, mutant.place, mutant.choice) in done:
-            continue
-        tests, seconds = tests_for(mutant, reach, options.budget)
-        began = time.monotonic()
-        found = outcome(mutant, tests, seconds)
-        line = asdict(mutant) | {"outcome": found, "tests": len(tests), "seconds": round(time.monotonic() - began, 1)}
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        print(f"{found:<9}{mutant.module}:{mutant.line} {mutant.function}: {mutant.what}", flush=True)
-
-
-def _require_sound(reach):
-    """InputError unless tests pass where nothing is changed: else every mutant would seem to be noticed."""
-    quick = sorted(reach, key=lambda test: reach[test]["seconds"])[:3]
-    if (found := outcome(None, quick, 1.0)) != "survived":
-        raise InputError(f"map.json: found {found} without any change, by {', '.join(quick)}; make it again")
+    shard = Shard(options)
+    files = sorted({file for name in shard.reach if (file := ROOT / name.partition("::")[0]).exists()})
+    pytest.main([*QUIETLY, "-s", *map(str, files)], plugins=[shard])
 
 
 def results_in(path):
     return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 
 
+def latest(results):
+    """{(module, place, choice): the last of the results of a mutant}"""
+    return {(r["module"], r["place"], r["choice"]): r for r in results}
+
+
 def report(options):
     """Print how many of each folder were killed, and what survived."""
-    found = [r for path in sorted(options.output.glob("results-*.jsonl")) for r in results_in(path)]
+    paths = sorted(options.output.glob("results-*.jsonl"))
+    found = list(latest(r for path in paths for r in results_in(path)).values())
     by_folder = defaultdict(list)
     for r in found:
-        by_folder[r["module"].split("/")[1]].append(r["outcome"] in ("killed", "time"))
+        by_folder[r["module"].split("/")[1]].append(r["outcome"] in KILLED)
     for folder, killed in sorted(by_folder.items()):
         print(f"{folder:<10}{sum(killed):>5} of {len(killed):>4}  {100 * sum(killed) / len(killed):5.1f} %")
     every = [k for killed in by_folder.values() for k in killed]
     print(f"{'all':<10}{sum(every):>5} of {len(every):>4}  {100 * sum(every) / max(1, len(every)):5.1f} %")
     for r in found:
-        if r["outcome"] not in ("killed", "time"):
+        if r["outcome"] not in KILLED:
             print(f"{r['outcome']}: {r['module']}:{r['line']} {r['function'] or 'the module'}: {r['what']}")
 
 

@@ -85,6 +85,19 @@ def test_a_line_that_is_read_in_parts_gives_the_windows_of_the_line(chunk, lengt
         assert ids_of(stored(tokenizer, paths, length, tmp_path / "cache")) == in_memory(tokenizer, paths, length)
 
 
+def test_chunks_are_of_so_many_characters_or_lines(tmp_path, monkeypatch):
+    """53 + 53 + 53 < 160 <= 4 * 53, and 160 = 4 * 40; of lines of one character, a sixteenth of 160."""
+    monkeypatch.setattr(corpus, "CHUNK", 160)
+    (tmp_path / "long.txt").write_text(("x" * 53 + "\n") * 10)
+    (tmp_path / "short.txt").write_text("y\n" * 23)
+    assert [len(some) for some in corpus.chunks([tmp_path / "long.txt"])] == [4, 4, 2]
+    assert [len(some) for some in corpus.chunks([tmp_path / "short.txt"])] == [10, 10, 3]
+    (tmp_path / "even.txt").write_text(("z" * 40 + "\n") * 8)
+    assert [len(some) for some in corpus.chunks([tmp_path / "even.txt"])] == [4, 4]
+    both = list(corpus.chunks([tmp_path / "long.txt", tmp_path / "short.txt"]))
+    assert [len(some) for some in both] == [4, 4, 10, 10, 5] and both[2][:3] == [("x" * 53, True)] * 2 + [("y", True)]
+
+
 def test_a_batch_of_the_store_is_that_of_lists(tokenizer, tmp_path):
     paths = texts(tmp_path, CORPUS)
     store = stored(tokenizer, paths, 16, tmp_path / "cache")

@@ -57,6 +57,13 @@ def old_names(tensors):
 # ---- names and kinds of tensors -----------------------------------------------------------------------------
 
 
+def test_a_model_is_saved_wherever_it_is_asked_to_and_again(teacher, tmp_path):
+    place = tmp_path / "some" / "new" / "place"
+    for _ in range(2):
+        teacher.save(place)
+    assert np.array_equal(logits(nanospike.load_teacher(place)), logits(teacher))
+
+
 def test_prefix_gamma_beta_and_position_ids_are_the_same_model(teacher, saved):
     rewrite(saved, old_names)
     loaded = nanospike.load_teacher(saved)  # -W error: a warning about position_ids would fail

@@ -82,6 +82,13 @@ def test_by_hand(tmp_path):
     assert found["x"].tolist() == [[5, 9], [6, 10]]
 
 
+def test_attributes_of_a_dict_are_not_its_items(tmp_path):
+    """As those of a module's state_dict(): an OrderedDict with _metadata."""
+    ordered = b"\x80\x02ccollections\nOrderedDict\n)R(" + text("x") + tensor((2,), (1,)) + b"u"
+    found = read_pickled(write_zip(tmp_path / "m", ordered + b"}" + text("_metadata") + b"}sb."))
+    assert {name: array.tolist() for name, array in found.items()} == {"x": [0, 1]}
+
+
 class Calls:
     """Unpickled by pickle, it makes a directory."""
 

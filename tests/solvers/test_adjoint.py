@@ -9,6 +9,7 @@ from systems import contraction, contractions, exact, relative_residuals, solved
 from nanospike import solve_adjoint
 from nanospike.arrays.backend import to_device, to_host
 from nanospike.config.errors import InputError
+from nanospike.solvers import linear
 from nanospike.solvers.adjoint import ADJOINT_METHODS, APPROXIMATE, OWN_METHODS, Code, NotConverged, adjoint_methods
 from nanospike.solvers.library import LIBRARY_METHODS
 from nanospike.solvers.solution import WORDS
@@ -48,6 +49,15 @@ def test_on_every_library(method, xp, device):
     solution, x = solved(a, c, "float64", device, method=method, rtol=1e-10)
     assert solution.converged and type(solution.x) is type(xp.zeros(1))
     np.testing.assert_allclose(x, np.linalg.solve(np.eye(6) - a, c[..., None])[..., 0], rtol=1e-8, atol=1e-9)
+
+
+def test_matrices_that_would_be_too_large_are_not_written_out(monkeypatch):
+    a, c = np.zeros((3, 4, 4)), np.ones((3, 4))
+    monkeypatch.setattr(linear, "DENSE_TOTAL", 3 * 4 * 4)
+    assert solved(a, c, method="dense")[0].converged
+    monkeypatch.setattr(linear, "DENSE_TOTAL", 3 * 4 * 4 - 1)
+    with pytest.raises(InputError, match="dense: found 3 systems of 4 unknowns, expected .* and 47 matrix elements"):
+        solved(a, c, method="dense")
 
 
 @pytest.mark.parametrize("method", EXACT)

@@ -9,6 +9,7 @@ from systems import contraction
 from nanospike.arrays.backend import to_device
 from nanospike.config.errors import InputError
 from nanospike.solvers.adjoint import FORWARD_METHODS, Code, NotConverged, fixed_point
+from nanospike.solvers.fixed_point import iterate
 
 
 @given(seed=st.integers(0, 2**31), gain=st.floats(0.1, 3.0), batch=st.integers(1, 4))
@@ -106,6 +107,13 @@ def test_a_start_that_is_not_finite_is_said_and_left_out():
     solution = fixed_point(lambda z: z / 2 + 1, start, rtol=1e-10)
     assert solution.codes.tolist() == [Code.OK, Code.NONFINITE_INPUT] and np.isfinite(solution.x).all()
     assert solution.residual == np.inf and "not finite" in solution.message
+
+
+@pytest.mark.parametrize("update, ways", [(None, 2), (lambda x, fx: fx, 3)])
+def test_each_way_is_given_up_after_twelve_steps_without_a_better_residual(update, ways):
+    """The residual of x + 1 + |x| is least at 0, where it begins: twelve more steps go to each way."""
+    found, evaluations = iterate(lambda x: x + 1 + np.abs(x), np.zeros((1, 1)), update, 1e-9, 200, relative=False)
+    assert evaluations == found.steps[0] == 1 + 12 * ways and found.codes[0] == Code.STAGNATION
 
 
 def test_an_unknown_method_names_the_known():

@@ -39,6 +39,10 @@ def test_by_hand():
     np.testing.assert_allclose(x, 2 / 3 / 0.7, rtol=1e-12)
 
 
+def test_there_are_250_steps_unless_asked():
+    assert solved(np.zeros((1, 2, 2)), np.ones((1, 2)), method="spide")[0].iterations == 250
+
+
 def test_on_every_library(xp, device):
     rng = np.random.default_rng(1)
     a, c = contractions(rng, 10, [0.4, 0.5]), rng.standard_normal((2, 10))
