@@ -7,18 +7,15 @@ tools/runs.py has the details. All students emit signed spikes, and start from t
 another row's.
 """
 
-import os
-import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from runs import done, piped, told
+from runs import done, failed_line, in_table, piped, shown
 
-import nanospike
 from nanospike.config.errors import InputError
 from nanospike.config.options import option, parse, require_at_least
-from nanospike.files.model_files import read_json, write_json
+from nanospike.files.model_files import read_json
 from nanospike.start import command
 
 STEPS = (1, 2, 4, 8, 16)
@@ -118,47 +115,29 @@ def figures(directory):
     return found
 
 
-def summary(found):
-    """{name: [mean, standard deviation or None]} of the figures of several seeds."""
-    spread = lambda values: statistics.stdev(values) if len(values) > 1 else None  # noqa: E731
-    numbers = {n: [f[n] for f in found] for n in found[0] if found[0][n] is not None}
-    return {n: [statistics.fmean(values), spread(values)] for n, values in numbers.items()}
-
-
 def markdown(rows):
     shares = ["equilibrium", *(f"T = {t}" for t in STEPS)]
     lines = [["row", "what", *shares, f"gap at T = {SHOWN}", f"T r at T = {SHOWN}", "kB"]]
     for name, row in rows.items():
         if "failed" in row:
-            lines.append([name, f"failed: {row['failed'].replace('|', '/')}", *[""] * (len(lines[0]) - 2)])
+            lines.append(failed_line(name, row, len(lines[0])))
             continue
         means = row["summary"]
-        cells = [_shown(means.get(n), 100, 2) for n in shares]
-        more = [_shown(means.get("gap"), 1, 3), _shown(means.get("T r"), 1, 2), _shown(means.get("kB"), 1, 0)]
+        cells = [shown(means.get(n)) for n in shares]
+        more = [shown(means.get("gap"), 1, 3), shown(means.get("T r"), 1, 2), shown(means.get("kB"), 1, 0)]
         lines.append([name, ROWS[name].says, *cells, *more])
     return piped(lines)
-
-
-def _shown(value, scale, digits):
-    if value is None:
-        return ""
-    mean, spread = value
-    return f"{scale * mean:.{digits}f}" + (f" ± {scale * spread:.{digits}f}" if spread is not None else "")
 
 
 def main(argv=None):
     options = parse(Study, argv, prog="python tools/operators_study.py")
     options.work.mkdir(parents=True, exist_ok=True)
-    rows = {}
-    for name in options.only or ROWS:
+
+    def row_of(name):
         failures = [f for seed in options.seeds if (f := train(options, name, seed))]
-        found = [] if failures else [figures(options.work / f"{name}-{seed}") for seed in options.seeds]
-        rows[name] = {"failed": failures[0]} if failures else {"seeds": found, "summary": summary(found)}
-        print(markdown(rows), flush=True)
-        if options.json:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-            facts = {"nanospike_version": nanospike.__version__, "cores": cores, "options": told(options)}
-            write_json(options.json, facts | {"rows": rows})
+        return failures, [] if failures else [figures(options.work / f"{name}-{seed}") for seed in options.seeds]
+
+    in_table(options, options.only or ROWS, row_of, markdown)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,12 @@ where the solver has one, and the updates after which the loop was scaled down.
 
 import json
 import math
-import os
 import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from runs import TASK, done, piped, python, told, write_part
+from runs import TASK, done, failed_line, piped, python, write_facts, write_part
 
 import nanospike
 from nanospike.config.errors import InputError
@@ -149,7 +148,7 @@ def markdown(rows, time_steps):
     lines = [head + ["ms", "MB", "dropped", "gain", "s"]]
     for r in rows:
         if "failed" in r:
-            lines.append([r["student"], f"failed: {r['failed'].replace('|', '/')}", *[""] * (len(lines[0]) - 2)])
+            lines.append(failed_line(r["student"], r, len(lines[0])))
             continue
         scores = [r["equilibrium"], *(r["spiking"][str(t)] for t in sorted(time_steps))]
         loop = f"{r['loop']} ({100 * r['loop_share']:.2g} %)" if r["loop"] else ""
@@ -207,10 +206,7 @@ def main(argv=None):
     for name in [n for n in SOLVED if n in loops] or loops[:1]:
         solvers[name], failure = adjoint_rows(options, name, data)
         print(f"\nAdjoint solvers on {name}:\n\n{failure or adjoint_markdown(solvers[name])}", flush=True)
-    if options.json:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        facts = {"nanospike_version": nanospike.__version__, "cores": cores, "options": told(options)}
-        write_json(options.json, facts | {"students": rows, "adjoint": solvers})
+    write_facts(options, students=rows, adjoint=solvers)
 
 
 if __name__ == "__main__":

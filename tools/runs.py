@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import nanospike
 from nanospike.config.errors import InputError
 from nanospike.config.options import plain
 from nanospike.data.tasks import find_task, split_path
+from nanospike.files.model_files import write_json
 
 TASK = "sst-2"
 PLACES = ("teacher", "model", "data_dir", "work", "general", "json")  # options of the studies that are paths
@@ -75,6 +77,47 @@ def done(out, argv, command="distill"):
     if failure and not failure.startswith("killed"):
         failed.write_text(failure, encoding="utf-8")
     return failure
+
+
+def in_table(options, names, row_of, markdown):
+    """Print the table of a study after each of its rows, and write it to --json: row_of(name) -> (failures, figures).
+
+    A row is {"failed": why} or {"seeds": [figures], "summary": summary of them}; markdown({name: row}) -> text.
+    """
+    rows = {}
+    for name in names:
+        failures, found = row_of(name)
+        rows[name] = {"failed": failures[0]} if failures else {"seeds": found, "summary": summary(found)}
+        print(markdown(rows), flush=True)
+        write_facts(options, rows=rows)
+
+
+def write_facts(options, **results):
+    """Write to --json, where it is given, the results of a study and what they were made with."""
+    if options.json:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        facts = {"nanospike_version": nanospike.__version__, "cores": cores, "options": told(options)}
+        write_json(options.json, facts | results)
+
+
+def summary(found):
+    """{name: [mean, standard deviation of the seeds or None]} of [{name: number or None}], one of each seed."""
+    spread = lambda values: statistics.stdev(values) if len(values) > 1 else None  # noqa: E731
+    numbers = {n: [f[n] for f in found] for n in found[0] if found[0][n] is not None}
+    return {n: [statistics.fmean(values), spread(values)] for n, values in numbers.items()}
+
+
+def shown(value, scale=100, digits=2):
+    """A mean and, where there is one, its standard deviation as text, in percent; "" of None."""
+    if value is None:
+        return ""
+    mean, spread = value
+    return f"{scale * mean:.{digits}f}" + (f" ± {scale * spread:.{digits}f}" if spread is not None else "")
+
+
+def failed_line(name, row, width):
+    """The cells of a row that failed, in a table of so many columns."""
+    return [name, f"failed: {row['failed'].replace('|', '/')}", *[""] * (width - 2)]
 
 
 def told(options):

@@ -6,19 +6,16 @@ Nothing in it was chosen on the dev set, which each finished student sees once (
 with corrective spikes). What is done is not done again, what was interrupted goes on; tools/runs.py has the details.
 """
 
-import os
-import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from runs import TASK, done, piped, told, write_part
+from runs import TASK, done, failed_line, in_table, piped, shown, write_part
 
-import nanospike
 from nanospike.arrays.backend import DEVICES
 from nanospike.config.errors import InputError
 from nanospike.config.options import option, parse, require_at_least
-from nanospike.files.model_files import read_json, write_json
+from nanospike.files.model_files import read_json
 from nanospike.start import command
 
 STEPS = ("2", "4", "8", "16")
@@ -153,50 +150,32 @@ def scores(options, name, seed):
     return found | {"mean_rate": results["mean_rate"], "seconds": results["total_seconds"]}
 
 
-def summary(found):
-    """{name: [mean, standard deviation of the seeds]} of the scores of several."""
-    spread = lambda values: statistics.stdev(values) if len(values) > 1 else None  # noqa: E731
-    numbers = {n: [f[n] for f in found] for n in found[0] if found[0][n] is not None}
-    return {n: [statistics.fmean(values), spread(values)] for n, values in numbers.items()}
-
-
 def markdown(rows):
     """The table: accuracy with the spikes that a row was trained for, and that of binary students with corrective."""
     names = ["equilibrium", *(f"T = {t}" for t in STEPS), *(f"corrective {t}" for t in STEPS)]
     lines = [["row", "what", "seeds", *names, "mean rate", "s"]]
     for name, row in rows.items():
         if "failed" in row:
-            lines.append([name, f"failed: {row['failed'].replace('|', '/')}", *[""] * (len(lines[0]) - 2)])
+            lines.append(failed_line(name, row, len(lines[0])))
             continue
         means = row["summary"]
         own = next((s for s in ("binary", "signed", "corrective") if f"{s} {STEPS[0]}" in means), "")
-        cells = [_percent(means.get(n.replace("T =", own))) for n in names]
+        cells = [shown(means.get(n.replace("T =", own))) for n in names]
         rate = means.get("mean_rate")
         more = [f"{rate[0]:.3f}" if rate else "", f"{means['seconds'][0]:.0f}"]
         lines.append([name, ROWS[name].says, str(len(row["seeds"])), *cells, *more])
     return piped(lines)
 
 
-def _percent(value):
-    """Mean, and standard deviation where there is one, in percent."""
-    if value is None:
-        return ""
-    mean, spread = value
-    return f"{100 * mean:.2f}" + (f" ± {100 * spread:.2f}" if spread is not None else "")
-
-
 def main(argv=None):
     options = parse(Study, argv, prog="python tools/sst2_study.py")
-    rows = {}
-    for name in options.only or [n for n, row in ROWS.items() if options.general or not row.general]:
+
+    def row_of(name):
         failures = [f for seed in ROWS[name].seeds if (f := train(options, name, seed))]
-        found = [] if failures else [scores(options, name, seed) for seed in ROWS[name].seeds]
-        rows[name] = {"failed": failures[0]} if failures else {"seeds": found, "summary": summary(found)}
-        print(markdown(rows), flush=True)
-        if options.json:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-            facts = {"nanospike_version": nanospike.__version__, "cores": cores, "options": told(options)}
-            write_json(options.json, facts | {"rows": rows})
+        return failures, [] if failures else [scores(options, name, seed) for seed in ROWS[name].seeds]
+
+    names = options.only or [n for n, row in ROWS.items() if options.general or not row.general]
+    in_table(options, names, row_of, markdown)
 
 
 if __name__ == "__main__":

@@ -67,20 +67,30 @@ def embedding(indices, weight):
     return weight[indices], vjp
 
 
+def affine(x, weight, bias):
+    """weight x + bias, number by number: the end of a norm.   x (..., D), weight, bias (D,)  ->  (..., D)"""
+    y = x * weight
+    y += bias
+
+    def vjp(dy, grads=None):
+        if grads is not None:
+            add(grads, "weight", (dy * x).reshape(-1, x.shape[-1]).sum(axis=0))
+            add(grads, "bias", dy.reshape(-1, x.shape[-1]).sum(axis=0))
+        return dy * weight
+
+    return y, vjp
+
+
 def layer_norm(x, weight, bias, eps=1e-12):
     """Ba, Kiros & Hinton 2016 (arXiv 1607.06450), over the last axis.   x (..., D)  ->  (..., D)"""
     unit = x - x.mean(axis=-1, keepdims=True)
     inv_std = ((unit * unit).mean(axis=-1, keepdims=True) + eps) ** -0.5
     unit *= inv_std
-    y = unit * weight
-    y += bias
+    y, affine_vjp = affine(unit, weight, bias)
 
     def vjp(dy, grads=None):
-        if grads is not None:
-            add(grads, "weight", (dy * unit).reshape(-1, x.shape[-1]).sum(axis=0))
-            add(grads, "bias", dy.reshape(-1, x.shape[-1]).sum(axis=0))
         # The output cannot move along `1` (centring) nor along `unit` (scaling): take both components out.
-        dx = dy * weight
+        dx = affine_vjp(dy, grads)
         along = (dx * unit).mean(axis=-1, keepdims=True)
         dx -= dx.mean(axis=-1, keepdims=True)
         dx -= unit * along

@@ -10,7 +10,7 @@ Axes: as in ops.
 import math
 
 from .backend import namespace
-from .tree import add
+from .ops import affine
 
 LOG2_E = math.log2(math.e)
 LEAST_POWER = -15  # of a softmax: keys whose power of two, relative to the largest, is below are left out
@@ -51,14 +51,10 @@ def shift_norm(x, weight, bias, half_steps=False):
     size = (x * sign).mean(axis=-1, keepdims=True)
     gain = reciprocal(size * SPREAD, half_steps)
     unit = x * gain
-    y = unit * weight
-    y += bias
+    y, affine_vjp = affine(unit, weight, bias)
 
     def vjp(dy, grads=None):
-        if grads is not None:
-            add(grads, "weight", (dy * unit).reshape(-1, x.shape[-1]).sum(axis=0))
-            add(grads, "bias", dy.reshape(-1, x.shape[-1]).sum(axis=0))
-        dx = dy * weight
+        dx = affine_vjp(dy, grads)
         # The output cannot grow with the row: the gain of the twin is a constant / mean |x|.
         along = (dx * unit).mean(axis=-1, keepdims=True)
         held = size * SPREAD < 2.0**LEAST_EXPONENT

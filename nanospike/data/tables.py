@@ -6,12 +6,12 @@ A line ends with a line feed, or a carriage return and a line feed. A carriage r
 import csv
 import gzip
 import io
-import json
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..config.errors import InputError
+from ..files.model_files import json_object
 
 
 @dataclass(frozen=True)
@@ -102,21 +102,11 @@ def _csv(text, path):
 def _jsonl(text, path):
     objects, header = [], {}
     for number, line in lines_of(text):
-        objects.append((number, _object(line, f"{path}, line {number}") if line.strip() else {}))
+        objects.append(
+            (number, json_object(line, f"{path}, line {number}", parse_constant=_refuse) if line.strip() else {})
+        )
         header |= dict.fromkeys(objects[-1][1])
     return list(header), [(number, [value.get(key) for key in header] if value else []) for number, value in objects]
-
-
-def _object(line, where):
-    try:
-        value = json.loads(line, parse_constant=_refuse)
-    except RecursionError:
-        raise InputError(f"{where}: not JSON that can be read: too deep") from None
-    except ValueError as error:
-        raise InputError(f"{where}: not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{where}: found a JSON {type(value).__name__}, expected an object")
-    return value
 
 
 def _refuse(name):

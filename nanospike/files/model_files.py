@@ -33,15 +33,29 @@ SAVED_AS = ("float16", "float32", "float64")
 
 def read_json(path):
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not JSON: {error}") from None
+    if told := pointer(path):
+        raise InputError(f"{path}: {told}")
+    return json_object(text, path)
+
+
+def json_object(text, where, parse_constant=None):
+    """The dict that a JSON text holds; InputError, which begins with `where`, for any other.
+
+    parse_constant(name): of NaN and the infinities, which JSON does not know; None: as json.loads reads them.
+    """
+    try:
+        value = json.loads(text, parse_constant=parse_constant)
     except RecursionError:
-        raise InputError(f"{path}: not JSON that can be read: too deep") from None
+        raise InputError(f"{where}: not JSON that can be read: too deep") from None
     except ValueError as error:
-        raise InputError(f"{path}: {pointer(path) or f'not JSON: {error}'}") from None
+        raise InputError(f"{where}: not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise InputError(f"{path}: found a JSON {type(value).__name__}, expected an object")
+        raise InputError(f"{where}: found a JSON {type(value).__name__}, expected an object")
     return value
 
 

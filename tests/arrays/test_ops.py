@@ -34,6 +34,13 @@ def check_embedding(seed, shape):
     check_vjp(lambda x, p: ops.embedding(indices, **p), None, params, rng)
 
 
+@given(seed=SEEDS, lead=LEADS, width=st.integers(1, 7))
+def check_affine(seed, lead, width):
+    rng = np.random.default_rng(seed)
+    params = {"weight": rng.standard_normal(width), "bias": rng.standard_normal(width)}
+    check_vjp(lambda x, p: ops.affine(x, **p), rng.standard_normal((*lead, width)), params, rng)
+
+
 @given(seed=SEEDS, lead=LEADS, width=st.integers(2, 7), eps=st.sampled_from([1e-12, 1e-5, 0.1]))
 def check_layer_norm(seed, lead, width, eps):
     rng = np.random.default_rng(seed)
@@ -85,6 +92,7 @@ CHECKS = {
     "identity": lambda: check_elementwise(lambda x: ops.identity(x + 0)),
     "linear": check_linear,
     "embedding": check_embedding,
+    "affine": check_affine,
     "layer_norm": check_layer_norm,
     "gelu": lambda: check_elementwise(ops.gelu),
     "gelu_tanh": lambda: check_elementwise(ops.gelu_tanh),
