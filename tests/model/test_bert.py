@@ -20,6 +20,7 @@ from nanospike.data.tokenizer import load_tokenizer
 from nanospike.model import bert
 from nanospike.model.loss import label_loss
 from nanospike.model.teacher import run as run_teacher
+from nanospike.model.teacher import with_classifier
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 
@@ -143,6 +144,17 @@ def test_encoder_gradient(seed, length, heads):
         return y, lambda d, grads=None: vjp(d, None, grads)
 
     check_vjp(run, rng.uniform(0, 1, (2, length, 8)), p, rng, rtol=2e-5)
+
+
+def test_a_fresh_classifier_is_as_berts_are_begun():
+    """Normal numbers of initializer_range, biases of 0; of another seed others."""
+    bare = random_teacher(0, labels=0, hidden_size=64, initializer_range=0.05)
+    first, again, other = (with_classifier(bare, 500, seed).parameters() for seed in (1, 1, 2))
+    weight = first["classifier.weight"]
+    assert weight.shape == (500, 64) and weight.std() == pytest.approx(0.05, rel=0.02) and abs(weight.mean()) < 1e-3
+    assert not first["classifier.bias"].any()
+    assert np.array_equal(weight, again["classifier.weight"])
+    assert not np.array_equal(weight, other["classifier.weight"])
 
 
 def test_padding_changes_nothing(tiny_bert):

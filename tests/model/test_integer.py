@@ -1,7 +1,9 @@
 """A student in integers: the same spikes as in float64 with the same constants, no float in its loop, its bounds."""
 
 import dataclasses
+import re
 import sys
+from pathlib import Path
 
 import exact
 import numpy as np
@@ -11,7 +13,7 @@ from models import random_batch, random_student
 import nanospike
 from nanospike.arrays.ops_shift import shift_norm
 from nanospike.config.errors import InputError
-from nanospike.model import integer_load, integer_run
+from nanospike.model import integer, integer_load, integer_run
 from nanospike.model.fresh import with_thresholds
 from nanospike.model.probes import Probe
 from nanospike.model.simulate import SpikingRun
@@ -35,6 +37,19 @@ def integer_student(seed=0, own=False, **changes):
                 node = node[int(key) if isinstance(node, list) else key]
             node[last] = rng.uniform(0.5, 2, width) if several else rng.uniform(2, 5, 1)  # scores far apart
     return student
+
+
+def test_the_bits_are_those_of_the_page():
+    """docs/integer.md says how wide everything is, for who builds it."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "integer.md").read_text(encoding="utf-8")
+    rows = {cells[1].strip(): cells[3] for line in page.splitlines() if len(cells := line.split("|")) == 5}
+    found = {part: re.search(r"(\d+) (?:fractional )?bits", cell) for part, cell in rows.items()}
+    bits = {part: int(match[1]) for part, match in found.items() if match}
+    assert bits.pop("query, key, value, intermediate") == integer_load.ROW_BITS
+    assert bits.pop("before a norm") == integer_load.POINT_BITS
+    assert bits.pop("behind a norm") == integer_load.NORM_BITS
+    assert bits.pop("classifier") == integer_load.CLASSIFIER_BITS
+    assert integer.SCORE_BITS == int(re.search(r"32 bits hold it with (\d+) behind the point", page)[1])
 
 
 def spikes_of(student, inputs, how):

@@ -41,8 +41,9 @@ def test_leaky_neurons_keep_the_rest_of_their_membrane():
     np.testing.assert_allclose(seen["rate"][-1], last, atol=1e-12)
 
 
-def test_a_choice_is_a_part_of_the_whole():
-    student, batch = random_student(spikes="signed", thresholds=[POPULATION]), random_batch()
+@pytest.mark.parametrize("thresholds", [[], [POPULATION]])
+def test_a_choice_is_a_part_of_the_whole(thresholds):
+    student, batch = random_student(spikes="signed", thresholds=thresholds), random_batch()
     whole = recorded(student, batch, Probe(POPULATION, WHAT), time_steps=9)
     part = recorded(student, batch, Probe(POPULATION, WHAT, [2, 0], range(1, 7, 2), every=3), time_steps=9)
     assert part["steps"].tolist() == [3, 6, 9]
