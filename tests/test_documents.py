@@ -69,6 +69,7 @@ CUTS = (
         add="--max-steps 2 --batch-size 4 --time-steps 1,2",
     ),
     Cut(r"^nanospike energy$", "a minute", add="--examples 4 --time-steps 1,2"),
+    Cut(r"^(python -m nanospike\.|nanospike )evaluate (?!.*(--data-dir|-file))", "2,000 texts", add="--examples 8"),
     Cut(r"^python tools/convergence\.py ", "minutes", add="--examples 1 --time-steps 1,2"),
     Cut(r"^python tools/(sst2|recurrence|adjoint|anytime)_study\.py ", "hours; tests/tools has them", add="--help"),
     Cut(r"^python tools/(bench|bench_corpus|profile_step)\.py ", "an hour; tests/tools", add="--help"),

@@ -259,7 +259,7 @@ class Trace:
     vjp: Callable
 
 
-def encoders(current, layers, config, attention_mask, flow, differentiable=True):
+def encoders(current, layers, config, attention_mask, flow, differentiable):
     """The embedding neurons, driven by `current` (B, L, D), and all encoders on top of them: a Trace.
 
     differentiable=False: the trace's vjp is None, and what an encoder computed is freed as soon as it is done.

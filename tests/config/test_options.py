@@ -211,6 +211,11 @@ def test_a_file_of_options_is_utf_8(tmp_path):
         (["--max-length", "2"], "--max-length: found 2, expected at least 3"),
         (["--log-every", "0"], "--log-every: found 0, expected at least 1"),
         (["--learning-rate", "nan"], "--learning-rate: found nan, expected at least 0"),
+        (["--weight-decay", "-0.1"], "--weight-decay: found -0.1, expected at least 0"),
+        (["--clip-norm", "-1"], "--clip-norm: found -1.0, expected at least 0"),
+        (["--workers", "-1"], "--workers: found -1, expected at least 0"),
+        (["--max-steps", "-1"], "--max-steps: found -1, expected at least 0"),
+        (["--save-every", "-1"], "--save-every: found -1, expected at least 0"),
         (
             ["--learning-rate", "1,2,3"],
             "--learning-rate: found 3 values, expected 1 or one for each stage (internal, pre",

@@ -136,6 +136,7 @@ def test_a_global_that_is_not_listed_is_named(name, tmp_path):
         (b"ccollections\nOrderedDict\n(]tR", "no tensors in it"),
         (number(3), "no tensors in it"),
         (b"(", "does not find what it needs"),
+        (b"]}b", "does not find what it needs"),
         (b"tu", "without its mark"),
         (b"q\x00", "whose keys are not texts"),
         (b"h\x07", "object 7 is recalled"),

@@ -1,6 +1,7 @@
 """Counted operations: worked out by hand, against a loop over single spikes, against NeuroBench and SpikingJelly."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,11 +12,29 @@ from models import LOOPS, random_batch, random_student
 
 from nanospike.model import bert
 from nanospike.model.counting import Counter, Neuron, dense, lines, operations
-from nanospike.model.operations import KEYS, KINDS, Operator, Synapses, parts
+from nanospike.model.operations import COSTS, KEYS, KINDS, Operator, Synapses, parts
 from nanospike.model.probes import Probe
 from nanospike.model.simulate import Neurons, SpikingRun
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+WORDS = {
+    "float operation": "float", "multiply-accumulate": "multiply_accumulate", "shift": "shift", "sum": "addition",
+    "comparison": "comparison",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "row, operator, shift", [("softmax", "softmax", False), ("LayerNorm", "norm", False), ("LayerNorm", "norm", True),
+                             ("GELU", "gelu", False)],
+)  # fmt: skip
+def test_what_an_operator_takes_is_what_the_page_says(row, operator, shift):
+    page = (Path(__file__).parents[2] / "docs" / "energy.md").read_text(encoding="utf-8")
+    said = next(line.split("|")[3] for line in page.splitlines() if line.startswith(f"| {row} |"))
+    said = said.partition("(`shift`:")[2 if shift else 0]
+    found = re.findall(rf"(\d+|a) ({'|'.join(WORDS)})s?\b", said)
+    assert COSTS[operator, shift].number == {WORDS[what]: 1 if n == "a" else int(n) for n, what in found}
 
 
 def emitted(*steps):

@@ -44,8 +44,8 @@ def loop_gain(student, inputs):
 def gaps(student, inputs, **options):
     settled = student.equilibrium(*inputs)
     assert settled.converged
-    run = student.simulate(*inputs, time_steps=512, record=[64, 512], **options)
-    return [float(gap(run.output_rates[t], settled.hidden_states[-1], inputs[1]).mean()) for t in (64, 512)]
+    run = student.simulate(*inputs, time_steps=256, record=[32, 256], **options)
+    return [float(gap(run.output_rates[t], settled.hidden_states[-1], inputs[1]).mean()) for t in (32, 256)]
 
 
 @pytest.mark.parametrize("spikes", ["binary", "corrective"])

@@ -357,11 +357,14 @@ def test_after_a_divergence_the_run_goes_on_at_a_lower_rate(tmp_path):
 
 
 def test_a_divergence_before_the_first_checkpoint_is_saved(tmp_path):
+    """And not scored: what has gone wrong is not the best."""
     job, stage = toy(tmp_path, lambda *step: ones(*step, bad=(3, np.inf)), save_every=0)
+    asked = []
     with pytest.raises(
         InputError, match="step 3: gradient norm is inf .*; saved as of step 2, .* no earlier checkpoint"
     ):
-        job.train([stage])
+        job.train([replace(stage, score=lambda: asked.append(1) or 0.5)])
+    assert not asked
 
 
 def test_a_resumed_run_remembers_the_usual_norm(tmp_path):

@@ -174,6 +174,21 @@ def test_a_lock_is_given_back_and_names_its_owner(tmp_path):
     lock.release()
 
 
+def test_a_lock_where_there_are_none_leaves_nothing_open_and_one_that_is_gone_is_let_go(tmp_path, monkeypatch):
+    """As on some network file systems: the run goes on without."""
+    fcntl = pytest.importorskip("fcntl")
+    held = Lock(tmp_path)
+    (tmp_path / NAME).unlink()
+    held.release()
+
+    def refuse(handle, how):
+        raise OSError("no locks here")
+
+    before = os.listdir("/dev/fd")
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert Lock(tmp_path).handle is None and len(os.listdir("/dev/fd")) == len(before)
+
+
 @pytest.mark.parametrize(
     "change, said",
     [({"step": "8"}, "step: found '8'"), ({"summary": []}, "summary"), ({"options": None}, "options"),

@@ -359,10 +359,11 @@ def test_resuming_equals_never_stopping_bit_for_bit(update, places, whole, tmp_p
     assert not (out / "cache").exists()
 
 
-def test_one_epoch_needs_no_cache(places, tmp_path, monkeypatch):
+def test_what_does_not_repeat_needs_no_cache(places, tmp_path, monkeypatch):
     calls = made(monkeypatch)
     assert run(distill.main, *argv(places, tmp_path / "out", "--epochs", 1)) == 0
     assert run(distill.main, *argv(places, tmp_path / "less", "--epochs", 3, "--max-steps", 2)) == 0
+    assert run(distill.main, *argv(places, tmp_path / "masked", "--epochs", 2, "--mask", 0.3)) == 0
     assert not calls
 
 
