@@ -1,10 +1,12 @@
 """BERT's family against transformers on PyTorch, by tools/make_golden_families.py, and what a student takes over."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+from models import SHAPE
 from safetensors.numpy import load_file
 from tiny import edit_json, run, write_sst2
 
@@ -250,3 +252,12 @@ def test_a_roberta_is_taught_a_task_and_teaches_a_student(tmp_path, capsys):
     assert config["hidden_act"] == "gelu_new" and config["model_type"] == "nanospike"
     answers = nanospike.Classifier(tmp_path / "student")(["the movie was good.", ("is it?", "yes.")])
     assert all(a["label"] in ("negative", "positive") for a in answers)
+
+
+def test_what_a_config_json_means_where_it_is_silent():
+    """As transformers' configurations have it: ElectraConfig.embedding_size, RobertaConfig.pad_token_id."""
+    raw = {n: v for n, v in asdict(SHAPE).items() if n not in ("embedding_size", "pad_token_id")}
+    electra = FAMILIES["electra"].config(raw, 2, "config.json")
+    assert electra.embedding_size == 128 and electra.first_position == 0
+    roberta = FAMILIES["roberta"].config(raw, 2, "config.json")
+    assert roberta.first_position == 2 and FAMILIES["bert"].config(raw, 2, "config.json").first_position == 0

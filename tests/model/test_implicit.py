@@ -153,6 +153,22 @@ def test_every_forward_solver_finds_the_equilibrium(method):
     np.testing.assert_allclose(found.logits, wanted.logits, rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.parametrize("spikes, gain, low", [("binary", 2.0, 0.0), ("signed", 4.0, -1.0)])
+def test_no_solver_feeds_back_what_no_neuron_can_send(spikes, gain, low, monkeypatch):
+    """A strong loop, over whose range acceleration would step: by 0.3 and 1.6 here."""
+    student, inputs = random_student(0, feedback=True, feedback_gain=gain, spikes=spikes), random_batch(0)
+    network = equilibrium.Network.on(student.tree, student.config, *inputs)
+    sweep, fed_back = equilibrium.Network.sweep, []
+
+    def watched(self, fire, z=None, *more, **options):
+        fed_back.append(z)
+        return sweep(self, fire, z, *more, **options)
+
+    monkeypatch.setattr(equilibrium.Network, "sweep", watched)
+    equilibrium.solve(network)
+    assert len(fed_back) > 20 and min(z.min() for z in fed_back) >= low and max(z.max() for z in fed_back) <= 1
+
+
 def test_ritz_estimates_of_a_student_are_its_loops_gain():
     student, inputs = random_student(7, feedback=True, feedback_gain=0.3), random_batch(8)
     network = equilibrium.Network.on(student.tree, student.config, *inputs)
