@@ -14,7 +14,7 @@ PUBLIC = {  # the public surface keeps its keywords
 }  # fmt: skip
 
 
-COMPILED = {"arrays/fused_cpu.py"}  # numba's functions take arrays and numbers, no records
+COMPILED = {"arrays/fused_cpu.py", "arrays/fused_shift.py"}  # numba's functions take arrays and numbers, no records
 
 
 def functions(path):

@@ -12,8 +12,9 @@ step        one distillation step (teacher, equilibrium, adjoint, update) on rea
             whole tables (`dense`), and against the published procedure in the peer (T = 100, padded to 64 tokens);
             GFLOP/s of useful work (no padding) over the sgemm peak of the same run; peak memory of each
 simulation  one simulated step over one equilibrium forward, and T = 32 over the SST-2 dev set with --dev
+sentence    one sentence by one worker, the model loaded: milliseconds at T = 4, and T = 16 over its equilibrium
 start       `import nanospike`, and a first prediction with the 3 x 384 student: seconds and resident memory
-growth      time and memory with the number of examples, their length, T, width and depth
+growth      time and memory with batch, length, T, width, depth, examples and workers: see growth.py
 
 Every program of a comparison is a process of its own that waits while another runs; a ratio is the median over the
 rounds of (ours / theirs) with the quartiles beside it. Absolute times are of this machine in this hour.
@@ -22,7 +23,6 @@ rounds of (ours / theirs) with the quartiles beside it. Absolute times are of th
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -30,6 +30,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import growth
 import numpy as np
 
 import nanospike
@@ -44,15 +45,15 @@ from nanospike.files.bundled import bundled
 from nanospike.files.model_files import read_json, read_tensors, write_json, write_tensors
 from nanospike.model import twins
 from nanospike.model.bert import parameter_shapes
-from nanospike.model.loss import Targets, Totals
-from nanospike.model.simulate import SpikingRun
+from nanospike.model.loss import Totals
 from nanospike.model.teacher import Teacher, load_teacher, with_classifier
 from nanospike.results.inference import run_student
 from nanospike.training import teaching
 from nanospike.training.optim import AdamW
 
-QUICK = "--only step,simulation --sizes 3x384 --rounds 3 --steps 6"
+QUICK = "--only step,simulation,sentence --sizes 3x384 --rounds 3 --steps 6"
 FAST = "NANOSPIKE_BENCH_FAST"
+SENTENCE = 24  # word pieces
 BATCHES = 24  # real batches that the programs go through, again and again
 SIZES = {"4x128": (4, 32), "4x128 b64": (4, 64), "3x384": (3, 32), "3x384 b64": (3, 64), "4x768": (4, 32)}
 
@@ -149,6 +150,14 @@ class Ours:
         self.workers.map(lambda b: self.student.simulate(*b, time_steps=steps, record=()), self.batches)
         return 0.0
 
+    def sentence(self, steps):
+        """One sentence of SENTENCE word pieces for so many time steps; 0: its equilibrium."""
+        ids, mask = next((i[:1], m[:1]) for i, m in self.batches if m[0].sum() >= SENTENCE)
+        ids, mask = ids[:, :SENTENCE], mask[:, :SENTENCE]
+        if not steps:
+            return self.student.equilibrium(ids, mask) and 0.0
+        return self.student.simulate(ids, mask, time_steps=steps, record=()) and 0.0
+
 
 def part_of(ids, mask):
     from nanospike.data.text import Batch
@@ -173,14 +182,6 @@ def gemm(rows, inner, columns, repeats=9):
     return 2e-9 * rows * inner * columns / statistics.median(seconds)
 
 
-def peak_mb():
-    """Peak resident memory of this process; getrusage would also count what the program was that started it."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def serve(directory, workers):
     """Answer commands from standard input, one a line, each with a line of JSON."""
     ours = Ours(Path(directory), workers)
@@ -193,12 +194,14 @@ def serve(directory, workers):
             answer = timed(ours.equilibrium, n)
         elif what == "simulated":
             answer = timed(lambda: ours.simulated(n), 1)  # noqa: B023
+        elif what == "sentence":
+            answer = timed(lambda: ours.sentence(n), 9)  # noqa: B023
         elif what == "gemm":
             answer = {"gflops": gemm(n, n, n)}
         elif what == "layer":
             answer = {"gflops": gemm(*map(int, rest), repeats=50)}
         else:
-            answer = {"peak_mb": peak_mb()}
+            answer = {"peak_mb": growth.peak_mb()}
         print(json.dumps(answer), flush=True)
 
 
@@ -288,6 +291,21 @@ def compare_simulation(options, directory):
     return {"simulated_step_over_equilibrium": quartiles(ratios)}
 
 
+def one_sentence(options, directory):
+    """One sentence, the model loaded: milliseconds at T = 4, and T = 16 over its equilibrium."""
+    found = {}
+    for name in ("4x128", "3x384"):
+        prepare(directory / name, name, options.minilm, options.data_dir)
+        program, ms, ratios = ours_on(directory / name, 1), [], []
+        for _ in range(options.rounds + 1):
+            settled, four, sixteen = (statistics.median(program.ask(f"sentence {t}")["seconds"]) for t in (0, 4, 16))
+            ms.append(1000 * four)
+            ratios.append(sixteen / settled)
+        program.close()
+        found[name] = {"ms_at_4": quartiles(ms[1:]), "16_over_equilibrium": quartiles(ratios[1:])}
+    return found
+
+
 def dev_set(options, directory, steps=32):
     """Seconds of T = 32 over the whole SST-2 dev set, no example stopped early."""
     student = nanospike.load_student(options.student or directory / "student")
@@ -310,10 +328,10 @@ import sys, time
 peak_mb = lambda: int(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0]) / 1024
 began = time.perf_counter()
 import nanospike
-imported, mb = time.perf_counter() - began, peak_mb()
+imported, mb = time.perf_counter() - began, growth.peak_mb()
 began = time.perf_counter()
 nanospike.predict(sys.argv[1], ["a warm , funny and surprising film ."])
-print(imported, mb, time.perf_counter() - began, peak_mb())
+print(imported, mb, time.perf_counter() - began, growth.peak_mb())
 """
 
 
@@ -324,51 +342,6 @@ def start_up(options, directory):
     argv = [sys.executable, "-c", START, str(directory / "student")]
     rows = [subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split() for _ in range(7)]
     return {n: quartiles([float(r[i]) for r in rows]) for i, n in enumerate(names)}
-
-
-GROWTH = {
-    "batch": [{"batch": b} for b in (8, 32, 128)],
-    "length": [{"length": n} for n in (16, 64, 256)],
-    "time steps (training)": [{"time_steps": t, "forward_spikes": True} for t in (8, 32, 128)],
-    "width": [{"width": w} for w in (128, 256, 512)],
-    "depth": [{"depth": n} for n in (2, 4, 8)],
-    "time steps (simulation)": [{"time_steps": t, "simulate": True} for t in (8, 32, 128)],
-}
-
-
-def grow(batch=32, length=32, width=256, depth=4, time_steps=64, simulate=False, forward_spikes=False):
-    """Milliseconds and peak memory of one gradient (or one simulation) of a random student, in this process.
-
-    time_steps of training: the loss is taken at rates simulated so long (--forward spikes), the gradient is implicit.
-    """
-    config = {
-        "vocab_size": 8000, "hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": width // 32,
-        "intermediate_size": 4 * width,
-    }  # fmt: skip
-    student, rng = nanospike.init_student(config), np.random.default_rng(0)
-    ids = rng.integers(0, 8000, (batch, length))
-    mask = np.ones_like(ids)
-    settled = student.equilibrium(ids, mask)
-    before = peak_mb()
-    if simulate:
-        run = lambda: student.simulate(ids, mask, time_steps=time_steps, record=())  # noqa: E731
-    else:
-        how = SpikingRun(time_steps=time_steps) if forward_spikes else None
-        run = lambda: student.gradients((ids, mask, ids * 0), Targets(settled), simulation=how)  # noqa: E731
-    seconds = timed(lambda: run() and 0.0, 3)["seconds"]
-    return {"ms": round(1000 * min(seconds), 1), "peak_mb": round(peak_mb()), "settled_peak_mb": round(before)}
-
-
-def growth():
-    """Each point of GROWTH in a process of its own, so that its peak memory is its own."""
-    rows = []
-    for what, points in GROWTH.items():
-        for point in points:
-            argv = [sys.executable, __file__, "--grow", json.dumps(point)]
-            done = subprocess.run(argv, capture_output=True, text=True, check=True)
-            rows.append({"grows": what} | point | json.loads(done.stdout))
-            print(rows[-1])
-    return rows
 
 
 def show(row):
@@ -399,7 +372,7 @@ def main():
     parser.add_argument("--data-dir", type=Path, help="directory of SST-2 (train.tsv, dev.tsv)")
     parser.add_argument("--peer", help="Python interpreter with torch, safetensors and numpy")
     parser.add_argument("--student", type=Path, help="3 x 384 student for the dev set; without it, an untrained one")
-    parser.add_argument("--only", default="step,simulation,start,growth", help="which parts, a comma list")
+    parser.add_argument("--only", default="step,simulation,sentence,start,growth", help="which parts, a comma list")
     parser.add_argument("--sizes", default=",".join(SIZES), help="which sizes of `step`, a comma list")
     parser.add_argument("--rounds", type=int, default=7, help="alternations")
     parser.add_argument("--steps", type=int, default=BATCHES, help="steps of each program per alternation")
@@ -408,7 +381,6 @@ def main():
     parser.add_argument("--output", type=Path, help="JSON file")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--workers", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("--grow", help=argparse.SUPPRESS)
     parser.add_argument("--fast", action="store_true", help="ours with blocks that numba compiles (the extra `fast`)")
     parser.add_argument("--quick", action="store_true", help="the ratios that matter, in about 3 minutes: " + QUICK)
     options = parser.parse_args()
@@ -420,10 +392,8 @@ def main():
         parser.error(said)
     if options.serve:
         return serve(options.serve, options.workers)
-    if options.grow:
-        return print(json.dumps(grow(**json.loads(options.grow))))
     parts = options.only.split(",")
-    if {"step", "simulation", "start"} & set(parts) and not (options.minilm and options.data_dir):
+    if {"step", "simulation", "sentence", "start"} & set(parts) and not (options.minilm and options.data_dir):
         parser.error("--minilm and --data-dir: needed for " + options.only)
     results = {"machine": machine()}
     with tempfile.TemporaryDirectory() as temporary:
@@ -437,11 +407,15 @@ def main():
             if options.dev:
                 results["simulation"] |= dev_set(options, Path(temporary) / "simulation")
             print(json.dumps(results["simulation"]))
+        if "sentence" in parts:
+            results["sentence"] = one_sentence(options, Path(temporary) / "sentence")
+            print(json.dumps(results["sentence"]))
         if "start" in parts:
             results["start"] = start_up(options, Path(temporary) / "start")
             print(json.dumps(results["start"]))
         if "growth" in parts:
-            results["growth"] = growth()
+            results["growth"] = growth.measured(options.rounds)
+            print("\n".join(growth.lines(results["growth"])))
     if options.output:
         write_json(options.output, results)
 

@@ -272,33 +272,6 @@ def adamw(parameter, mean, square, gradient, factors):
     _adamw(parameter, mean, square, gradient, tuple(map(np.float32, factors)))
 
 
-@kernel
-def _ternary(weight, low_bit, cut_off):
-    for r in range(len(weight)):
-        row, out = weight[r], low_bit[r]
-        total = 0.0
-        for c in range(row.size):
-            total += abs(row[c])
-        cut = cut_off * np.float32(total / row.size)
-        kept, size = 0, total * 0.0  # of a NaN or an infinity: a NaN
-        for c in range(row.size):
-            if abs(row[c]) > cut:
-                size += abs(row[c])
-                kept += 1
-        scale = np.float32(size / max(kept, 1))
-        for c in range(row.size):
-            x = row[c]
-            out[c] = (ONE if x > cut else (-ONE if x < -cut else ZERO)) * scale
-
-
-def ternary(weight, cut_off):
-    """quantise.ternary of float32 rows (..., I); cut_off: TERNARY_CUT there."""
-    weight = np.ascontiguousarray(weight)
-    low_bit = np.empty_like(weight)
-    _ternary(_rows(weight), _rows(low_bit), np.float32(cut_off))
-    return low_bit
-
-
 # ---- the functions of fused_gpu.py ---------------------------------------------------------------------------------
 
 NOTHING = np.empty(0, np.float32)

@@ -28,6 +28,9 @@ ACTIVATIONS = {  # by the names of config.json; tanh: of heads
 }
 
 
+ALL, FIRST = slice(None), slice(0, 1)  # tokens
+
+
 def pass_on(population, current):
     return current, lambda dy, grads=None: dy
 
@@ -167,14 +170,14 @@ def firing(flow, name):
     return fire
 
 
-def attention_block(x, p, config, bias, flow, name):
+def attention_block(x, p, config, bias, flow, name, of=ALL):
     """Queries, keys and values, attention, and the norm of its output and x: the first half of an encoder.
 
-    The same shapes and vjp as those of `encoder`.
+    The same shapes and vjp as those of `encoder`; of: the tokens (a slice) whose output is wanted, all by default.
     """
     fire, these = firing(flow, name), operators(config)
-    this, output = p["self"], p["output"]
-    query, query_vjp = ops.linear(x, **this["query"])
+    this, output, wanted = p["self"], p["output"], x[:, of]
+    query, query_vjp = ops.linear(wanted, **this["query"])
     query, query_fire = fire("query", query) if config.fires_queries else unchanged(query)
     query, query_scale = flow.scale_query(name, query)
     key_current, key_vjp = ops.linear(x, **this["key"])
@@ -187,7 +190,7 @@ def attention_block(x, p, config, bias, flow, name):
     context, context_fire = fire("attention", context_current)
     mixed, mix_vjp = ops.linear(context, **output["dense"])
     mixed, mix_drop = flow.drop(mixed)
-    y_current, y_norm = these.norm(mixed + x, **output["LayerNorm"])
+    y_current, y_norm = these.norm(mixed + wanted, **output["LayerNorm"])
     y, y_fire = fire("attention_output", y_current)
 
     def vjp(dy, dscores=None, grads=None, neurons=None, drates=None):
@@ -198,8 +201,8 @@ def attention_block(x, p, config, bias, flow, name):
         dquery = query_fire(query_scale(dquery, neurons), neurons, drates)
         dx = value_vjp(value_fire(dvalue, neurons, drates), at("self", "value"))
         dx += key_vjp(key_fire(dkey, neurons, drates), at("self", "key"))
-        dx += query_vjp(dquery, at("self", "query"))
-        dx += dsum
+        dx[:, of] += query_vjp(dquery, at("self", "query"))
+        dx[:, of] += dsum
         return dx
 
     return y, scores, vjp
@@ -228,14 +231,14 @@ def feed_forward_block(x, p, config, flow, name):
     return y, vjp
 
 
-def encoder(x, p, config, bias, flow, name):
-    """One encoder: attention and feed-forward block, each with residual and norm.
+def encoder(x, p, config, bias, flow, name, of=ALL):
+    """One encoder: attention and feed-forward block, each with residual and norm; of: see attention_block.
 
     x (B, L, D), p = tree["encoder"]["layer"][i], bias = ops.mask_bias(...)  ->  y (B, L, D), attention
     scores (B, H, L, L), vjp(dy, dscores=None, grads=None, neurons=None, drates=None) -> dx; `neurons`: gradients of the
     neurons'; drates: cotangents of its populations, {name: array}.
     """
-    middle, scores, attention_vjp = attention_block(x, p["attention"], config, bias, flow, name)
+    middle, scores, attention_vjp = attention_block(x, p["attention"], config, bias, flow, name, of)
     y, feed_forward_vjp = feed_forward_block(middle, p, config, flow, name)
 
     def vjp(dy, dscores=None, grads=None, neurons=None, drates=None):
@@ -259,18 +262,21 @@ class Trace:
     vjp: Callable
 
 
-def encoders(current, layers, config, attention_mask, flow, differentiable):
+def encoders(current, layers, config, attention_mask, flow, differentiable, of=ALL):
     """The embedding neurons, driven by `current` (B, L, D), and all encoders on top of them: a Trace.
 
-    differentiable=False: the trace's vjp is None, and what an encoder computed is freed as soon as it is done.
+    differentiable=False: the trace's vjp is None, and what an encoder computed is freed as soon as it is done. of: the
+    tokens of which the last encoder's output is wanted.
     """
     bias = ops.mask_bias(attention_mask, current.dtype)
     x, x_fire = flow.fire("embedding", current)
     hidden, scores, vjps = [x], [], []
     for i, p in enumerate(layers):
-        name = f"encoder.{i}"
-        twin = twins.encoder(x, p, config, flow, name)
-        step = functools.partial(twin, mask=attention_mask) if twin else functools.partial(encoder, bias=bias)
+        name, some = f"encoder.{i}", of if i == len(layers) - 1 else ALL
+        twin = twins.encoder(x, p, config, flow, name) if some == ALL else None
+        step = functools.partial(encoder, bias=bias, of=some)
+        if twin:
+            step = functools.partial(twin, mask=attention_mask)
         x, s, encoder_vjp = step(x, p, config, flow=flow, name=name)
         hidden.append(x)
         scores.append(s)

@@ -4,14 +4,17 @@ The kernels are those of arrays/fused_gpu.py (a GPU) or of arrays/fused_cpu.py (
 same functions. Only twins.py chooses them. A vjp changes nothing that it may need again: a solver calls it many times.
 """
 
+import functools
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..arrays.backend import joined, namespace, product
-from ..arrays.ops import split_heads
+from ..arrays.ops import of_first_alone, split_heads
 from ..arrays.tree import RowSum, add, child
-from .neuron import bounds
+from .neuron import UNKNOWN, bounds
 
 PARTS = ("query", "key", "value")
 
@@ -48,104 +51,197 @@ def embeddings(input_ids, token_type_ids, p, eps):
     return y, vjp
 
 
+@dataclass(frozen=True)
+class Between:
+    """What stands between the products of an encoder, each fused: norm(mixed, mixed_bias, residual, p, neuron) and
+    activate(wide, bias, neuron) -> (sent, vjp(dsent) -> its cotangent, sums); softmax(scores, mask, scale) -> (weights,
+    vjp(dweights, dscores)), which scales the scores in place and turns dweights into their cotangent."""
+
+    norm: Callable
+    activate: Callable
+    softmax: Callable
+
+
+@functools.cache
+def between(config, xp):
+    """The Between of a configuration; shifts: on a CPU only."""
+    floats = shifts = kernels(xp)
+    if config.shifts:
+        from ..arrays import fused_shift as shifts
+    is_shift = "norm" in config.shifts
+    norm_kernels, rule = (shifts, config.half_steps) if is_shift else (floats, config.layer_norm_eps)
+
+    def norm(mixed, mixed_bias, residual, p, neuron):
+        sent, unit, scale = norm_kernels.norm_fire(mixed, mixed_bias, residual, p, rule, neuron)
+        back = norm_kernels.norm_fire_back
+        return sent, lambda dy: back(xp.ascontiguousarray(dy), sent, unit, scale, p["weight"], neuron)
+
+    def gelu(wide, bias, neuron):
+        sent = floats.gelu_fire(wide, bias, neuron)
+        return sent, lambda dy: floats.gelu_fire_back(dy, sent, wide, neuron)
+
+    def nothing(wide, bias, neuron):
+        sent = shifts.bias_fire(wide, bias, neuron)
+        return sent, lambda dy: shifts.bias_fire_back(dy, sent, neuron)
+
+    def softmax(scores, mask, scale):
+        weights = floats.softmax(scores, mask, scale)
+        return weights, lambda dweights, dscores: floats.softmax_back(dweights, weights, dscores, scale)
+
+    def shift_softmax(scores, mask, scale):
+        weights, ratios = shifts.softmax(scores, mask, scale)
+        return weights, lambda dweights, dscores: shifts.softmax_back(dweights, weights, ratios, dscores, scale)
+
+    return Between(
+        norm, nothing if "relu" in config.shifts else gelu, shift_softmax if "softmax" in config.shifts else softmax
+    )
+
+
 class Neurons:
-    """Of one encoder: their bounds (see neuron.bounds) by population, and where what they send is kept, if anywhere."""
+    """Of one encoder. Those whose bounds are known (see neuron.bounds) are within the kernels, which give what they
+    send; of the others the kernels give the current, and what sends is the `fire` of the portable graph."""
 
-    def __init__(self, fire, name):
-        self.fire, self.name, self.rates = fire, name, getattr(fire, "rates", None)
+    def __init__(self, flow, name):
+        self.flow, self.name, self.rates = flow, name, getattr(flow.fire, "rates", None)
 
-    def __call__(self, population):
-        return bounds(self.fire, f"{self.name}.{population}")
+    def known(self, population):
+        return bounds(self.flow.fire, f"{self.name}.{population}") != UNKNOWN
+
+    def within(self, population):
+        """The bounds of a population that is within a kernel; None: the kernel gives its current."""
+        return bounds(self.flow.fire, f"{self.name}.{population}") if self.known(population) else None
 
     def note(self, population, sent):
         if self.rates is not None:
             self.rates[f"{self.name}.{population}"] = sent
 
+    def send(self, population, given, known=None):
+        """What a population sends, from what a kernel gave, (B, L, W), and vjp(dsent, own, drates) -> its cotangent.
+
+        own: gradients of the neurons' own; drates: {population: cotangent}; see bert.firing.
+        """
+        name, fire_vjp, sent = f"{self.name}.{population}", None, given
+        if self.known(population) if known is None else known:
+            self.note(population, sent)
+        else:
+            sent, fire_vjp = self.flow.fire(name, given)
+
+        def vjp(dsent, own=None, drates=None):
+            more = drates.get(name) if drates else None
+            dsent = dsent if more is None else dsent + more.reshape(dsent.shape)
+            return dsent if fire_vjp is None else fire_vjp(dsent, own)
+
+        return sent, vjp
+
 
 def encoder(x, p, config, mask, flow, name):
     """See bert.encoder; mask (B, L) instead of the bias that is made of it."""
-    heads, eps, state = config.num_attention_heads, config.layer_norm_eps, Neurons(flow.fire, name)
-    this, output = p["attention"]["self"], p["attention"]["output"]
-    split, project_vjp = project(x, this, heads, state)
-    context, scores, attend_vjp = attend(split, mask, state)
-    middle, middle_vjp = dense_norm(context, x, output, eps, state, "attention_output")
-    inner, inner_vjp = dense_gelu(middle, p["intermediate"]["dense"], state)
-    y, y_vjp = dense_norm(inner, middle, p["output"], eps, state, "output")
+    state, these, output = Neurons(flow, name), between(config, namespace(x)), p["attention"]["output"]
+    split, project_vjp = project(x, p["attention"]["self"], config, state)
+    query, scale_vjp = flow.scale_query(name, split[0])
+    context, scores, attend_vjp = attend(query, split, mask, these, state)
+    middle, middle_vjp = dense_norm(context, x, output, these, state, "attention_output")
+    inner, inner_vjp = dense_activation(middle, p["intermediate"]["dense"], these, state)
+    y, y_vjp = dense_norm(inner, middle, p["output"], these, state, "output")
 
     def vjp(dy, dscores=None, grads=None, neurons=None, drates=None):
-        def plus(kind, d):
-            own = drates.get(f"{name}.{kind}") if drates else None
-            return d if own is None else d + own.reshape(d.shape)
-
-        dinner, dmiddle = y_vjp(plus("output", dy), child(grads, "output"))
-        inner_vjp(plus("intermediate", dinner), dmiddle, child(grads, "intermediate", "dense"))
-        dcontext, dx = middle_vjp(plus("attention_output", dmiddle), child(grads, "attention", "output"))
-        dsplit = attend_vjp(plus("attention", dcontext), dscores)
-        for part, kind in enumerate(("key", "value"), 1):
-            if drates and (own := drates.get(f"{name}.{kind}")) is not None:
-                dsplit[part] += split_heads(own, heads)
-        project_vjp(dsplit, dx, child(grads, "attention", "self"))
+        own = neurons, drates
+        dinner, dmiddle = y_vjp(dy, child(grads, "output"), *own)
+        inner_vjp(dinner, dmiddle, child(grads, "intermediate", "dense"), *own)
+        dcontext, dx = middle_vjp(dmiddle, child(grads, "attention", "output"), *own)
+        dsplit = attend_vjp(dcontext, dscores, *own)
+        if query is not split[0]:
+            dsplit[0] = scale_vjp(dsplit[0], neurons)
+        project_vjp(dsplit, dx, child(grads, "attention", "self"), *own)
         return dx
 
     return y, scores, vjp
 
 
-def project(x, p, heads, neurons):
-    """Queries, keys and values by heads, (3, B, H, L, K), of x (B, L, D); vjp(dsplit, dx, grads) adds to dx."""
-    xp, (batch, length, width) = namespace(x), x.shape
-    flat, raw = x.reshape(-1, width), xp.empty((batch * length, 3 * width), x.dtype)
-    weights = [p[n]["weight"] for n in PARTS]
-    together = joined(weights)
-    whole = slice(0, 3 * width)
-    blocks = [(together, whole)] if together is not None else _column_blocks(weights, width)
-    for weight, columns in blocks:
-        product(flat, weight, raw[:, columns], transpose_b=True)
-    between = [neurons(n) for n in ("key", "value")]
-    shape = (batch, length, heads)
-    split, key, value = kernels(xp).split_fire(
-        raw, [p[n]["bias"] for n in PARTS], shape, between, neurons.rates is not None
-    )
-    neurons.note("key", key)
-    neurons.note("value", value)
+def pull_back(dy, x, weight, grads, dx=None):
+    """Of x W^T, x (B, L, I): the gradient of W into `grads`, and the cotangent of x, fresh or added to dx."""
+    xp, alone = namespace(dy), of_first_alone(dy)
+    rows = (lambda a: a[:, 0]) if alone else (lambda a: a.reshape(-1, a.shape[-1]))
+    if grads is not None:
+        add(grads, "weight", product(rows(dy), rows(x), xp.empty_like(weight), transpose_a=True))
+    given = dx is not None
+    if not given:
+        dx = (xp.zeros if alone else xp.empty)(x.shape, x.dtype)
+    product(rows(dy), weight, rows(dx), accumulate=given)
+    return dx
 
-    def vjp(dsplit, dx, grads):
-        draw, sums = kernels(xp).split_fire_back(dsplit, split, between)
+
+def project(x, p, config, neurons):
+    """Queries, keys and values by heads, (3, B, H, L, K), of x (B, L, D); vjp(dsplit, dx, grads, ...) adds to dx."""
+    xp, (batch, length, width), heads = namespace(x), x.shape, config.num_attention_heads
+    flat, raw = x.reshape(-1, width), xp.empty((batch * length, 3 * width), x.dtype)
+    weights, biases = [p[n]["weight"] for n in PARTS], [p[n]["bias"] for n in PARTS]
+    columns = [slice(i * width, (i + 1) * width) for i in range(3)]
+    together = joined(weights)
+    blocks = [(together, slice(0, 3 * width))] if together is not None else list(zip(weights, columns, strict=True))
+    for weight, block in blocks:
+        product(flat, weight, raw[:, block], transpose_b=True)
+    outside = {}  # neurons that no kernel computes
+    for i, part in enumerate(PARTS):
+        if config.fires_queries if part == "query" else not neurons.known(part):
+            sent, outside[i] = neurons.send(part, (raw[:, columns[i]] + biases[i]).reshape(x.shape), known=False)
+            raw[:, columns[i]], biases[i] = sent.reshape(-1, width), xp.zeros_like(biases[i])
+    within, shape = [neurons.within(part) for part in PARTS[1:]], (batch, length, heads)
+    split, *kept = kernels(xp).split_fire(raw, biases, shape, within, neurons.rates is not None)
+    for i, sent in enumerate(kept, 1):
+        if i not in outside:
+            neurons.note(PARTS[i], sent)
+
+    def vjp(dsplit, dx, grads, own=None, drates=None):
+        for i in {1, 2} - outside.keys():
+            if drates and (more := drates.get(f"{neurons.name}.{PARTS[i]}")) is not None:
+                dsplit[i] += split_heads(more, heads)
+        draw, sums = kernels(xp).split_fire_back(dsplit, split, within)
+        for i, fire_vjp in outside.items():
+            dcurrent = fire_vjp(draw[:, columns[i]].reshape(x.shape), own, drates).reshape(-1, width)
+            draw[:, columns[i]], sums[columns[i]] = dcurrent, dcurrent.sum(axis=0)
         if grads is not None:
-            dweight = product(draw, flat, xp.empty((3 * width, width), x.dtype), transpose_a=True)
-            for i, n in enumerate(PARTS):
-                rows = slice(i * width, (i + 1) * width)
-                add(child(grads, n), "weight", dweight[rows])
-                add(child(grads, n), "bias", sums[rows])
-        for weight, columns in blocks:
-            product(draw[:, columns], weight, dx.reshape(-1, width), accumulate=True)
+            for n, block in zip(PARTS, columns, strict=True):
+                add(child(grads, n), "bias", sums[block])
+        dquery, start = draw[:, columns[0]].reshape(x.shape), 0
+        if of_first_alone(dquery):
+            pull_back(dquery, x, weights[0], child(grads, "query"), dx)
+            start = width
+        if grads is not None:
+            dweight = product(draw[:, start:], flat, xp.empty((3 * width - start, width), x.dtype), transpose_a=True)
+            for n, block in zip(PARTS[start // width :], columns, strict=False):
+                add(child(grads, n), "weight", dweight[block])
+        for weight, block in blocks:
+            begin = max(start, block.start)
+            if begin < block.stop:
+                part = weight[begin - block.start :]
+                product(draw[:, begin : block.stop], part, dx.reshape(-1, width), accumulate=True)
 
     return split, vjp
 
 
-def _column_blocks(weights, width):
-    return [(w, slice(i * width, (i + 1) * width)) for i, w in enumerate(weights)]
-
-
-def attend(split, mask, neurons):
-    """What attention neurons send (B, L, D), the scores (B, H, L, L), and vjp(dsent, dscores) -> dsplit."""
+def attend(query, split, mask, these, neurons):
+    """What attention neurons send (B, L, D), the scores (B, H, L, L), and vjp(dsent, dscores, ...) -> dsplit, in which
+    that of the query is the first; query: split[0], or what scales it."""
     xp, (_, batch, heads, length, head) = namespace(split), split.shape
-    query, key, value = (part.reshape(-1, length, head) for part in split)
+    query, key, value = (part.reshape(-1, length, head) for part in (query, split[1], split[2]))
     scale, square = 1 / math.sqrt(head), (batch * heads, length, length)
     scores = product(query, key, xp.empty(square, split.dtype), transpose_b=True).reshape(batch, heads, length, length)
-    weights = kernels(xp).softmax(scores, xp.ascontiguousarray(mask, dtype=xp.int64), scale)
+    weights, softmax_vjp = these.softmax(scores, xp.ascontiguousarray(mask, dtype=xp.int64), scale)
     stacked = weights.reshape(square)
     context = product(stacked, value, xp.empty_like(value))
-    between = neurons("attention")
-    sent = kernels(xp).merge_fire(context.reshape(split.shape[1:]), between)
-    neurons.note("attention", sent)
+    within = neurons.within("attention")
+    given = kernels(xp).merge_fire(context.reshape(split.shape[1:]), within)
+    sent, send_vjp = neurons.send("attention", given)
 
-    def vjp(dsent, dscores):
-        dcontext = kernels(xp).merge_fire_back(dsent, sent, heads, between).reshape(value.shape)
+    def vjp(dsent, dscores, *own):
+        dcurrent = xp.ascontiguousarray(send_vjp(dsent, *own))
+        dcontext = kernels(xp).merge_fire_back(dcurrent, given, heads, within).reshape(value.shape)
         dsplit = xp.empty_like(split)
         dquery, dkey, dvalue = (part.reshape(value.shape) for part in dsplit)
         dweights = product(dcontext, value, xp.empty(square, split.dtype), transpose_b=True)
         product(stacked, dcontext, dvalue, transpose_a=True)
-        kernels(xp).softmax_back(dweights, stacked, None if dscores is None else xp.ascontiguousarray(dscores), scale)
+        softmax_vjp(dweights, None if dscores is None else xp.ascontiguousarray(dscores))
         product(dweights, key, dquery)
         product(dweights, query, dkey, transpose_a=True)
         return dsplit
@@ -153,46 +249,40 @@ def attend(split, mask, neurons):
     return sent, scores, vjp
 
 
-def dense_norm(x, residual, p, eps, neurons, population):
-    """fire(LayerNorm(dense(x) + residual)), x (B, L, I), residual (B, L, D), p = {dense, LayerNorm}.
+def dense_norm(x, residual, p, these, neurons, population):
+    """fire(norm(dense(x) + residual)), x (B, L, I), residual (B, L, D), p = {dense, LayerNorm}.
 
-    vjp(dy, grads) -> gradients of x and of the residual, both fresh.
+    vjp(dy, grads, own, drates) -> gradients of x and of the residual, both fresh.
     """
-    xp, dense, norm, between = namespace(x), p["dense"], p["LayerNorm"], neurons(population)
-    flat, width = x.reshape(-1, x.shape[-1]), residual.shape[-1]
+    xp, dense, width = namespace(x), p["dense"], residual.shape[-1]
+    flat = x.reshape(-1, x.shape[-1])
     mixed = product(flat, dense["weight"], xp.empty((len(flat), width), x.dtype), transpose_b=True)
-    y, unit, inv_std = kernels(xp).norm_fire(mixed, dense["bias"], residual, norm, eps, between)
-    neurons.note(population, y)
+    given, norm_vjp = these.norm(mixed, dense["bias"], residual, p["LayerNorm"], neurons.within(population))
+    y, send_vjp = neurons.send(population, given)
 
-    def vjp(dy, grads):
-        dsum, sums = kernels(xp).norm_fire_back(xp.ascontiguousarray(dy), y, unit, inv_std, norm["weight"], between)
-        dflat = dsum.reshape(-1, width)
+    def vjp(dy, grads, *own):
+        dsum, sums = norm_vjp(send_vjp(dy, *own))
         if grads is not None:
-            dense_grads, norm_grads = child(grads, "dense"), child(grads, "LayerNorm")
-            weight = xp.empty_like(dense["weight"])
-            add(dense_grads, "weight", product(dflat, flat, weight, transpose_a=True))
-            add(dense_grads, "bias", sums[0])
+            norm_grads = child(grads, "LayerNorm")
+            add(child(grads, "dense"), "bias", sums[0])
             add(norm_grads, "bias", sums[1])
             add(norm_grads, "weight", sums[2])
-        return product(dflat, dense["weight"], xp.empty_like(flat)).reshape(x.shape), dsum
+        return pull_back(dsum, x, dense["weight"], child(grads, "dense")), dsum
 
     return y, vjp
 
 
-def dense_gelu(x, dense, neurons):
-    """fire(GELU(dense(x))) of x (B, L, D): (B, L, F); vjp(dy, dx, grads) adds to dx (B, L, D)."""
-    xp, between = namespace(x), neurons("intermediate")
-    flat = x.reshape(-1, x.shape[-1])
+def dense_activation(x, dense, these, neurons):
+    """fire(activation(dense(x))) of x (B, L, D): (B, L, F); vjp(dy, dx, grads, own, drates) adds to dx (B, L, D)."""
+    xp, flat = namespace(x), x.reshape(-1, x.shape[-1])
     wide = product(flat, dense["weight"], xp.empty((len(flat), len(dense["weight"])), x.dtype), transpose_b=True)
-    sent = kernels(xp).gelu_fire(wide, dense["bias"], between)
-    y = sent.reshape(*x.shape[:-1], -1)
-    neurons.note("intermediate", y)
+    given, activation_vjp = these.activate(wide, dense["bias"], neurons.within("intermediate"))
+    y, send_vjp = neurons.send("intermediate", given.reshape(*x.shape[:-1], -1))
 
-    def vjp(dy, dx, grads):
-        dwide, sums = kernels(xp).gelu_fire_back(dy, sent, wide, between)
+    def vjp(dy, dx, grads, *own):
+        dwide, sums = activation_vjp(xp.ascontiguousarray(send_vjp(dy, *own)))
         if grads is not None:
-            add(grads, "weight", product(dwide, flat, xp.empty_like(dense["weight"]), transpose_a=True))
             add(grads, "bias", sums)
-        product(dwide, dense["weight"], dx.reshape(flat.shape), accumulate=True)
+        pull_back(dwide.reshape(y.shape), x, dense["weight"], grads, dx)
 
     return y, vjp

@@ -71,8 +71,10 @@ class Lesson:
         run(how, learn)
         return self._done()
 
-    def _settle(self, **how):
-        settled, pull_back = equilibrium.solve(self.network, forward_solver=self.loop.forward_solver, **how)
+    def _settle(self, differentiable, inner=False):
+        settled, pull_back = equilibrium.solve(
+            self.network, differentiable=differentiable, forward_solver=self.loop.forward_solver, inner=inner
+        )
         warn_unless(settled)
         if self.loop.drop_failed:
             self.shares = _shares(settled, settled.logits)

@@ -33,7 +33,8 @@ def rate_neurons(config, own_thresholds=None):
 
     def bounds(population):
         v_th = own_thresholds.get(population, config.v_th)
-        return neuron.UNKNOWN if hasattr(v_th, "shape") else (v_th, -1 if config.spikes == "signed" else 0)
+        signed = neuron.spikes_of(population, config.spikes, config) == "signed"
+        return neuron.UNKNOWN if hasattr(v_th, "shape") else (v_th, -1 if signed else 0)
 
     fire.bounds = bounds
     return fire

@@ -21,6 +21,7 @@ import numpy as np
 
 from ..arrays.backend import namespace, to_host
 from ..config.errors import InputError
+from . import twins
 from .counting import Counter
 from .neuron import RESETS, SPIKES, Firing, levels, membrane_step, spike, spikes_of, subtract_spent
 from .probes import Recorder
@@ -176,6 +177,8 @@ class Neurons:
             return self.sent[population], self.slopes(population, current)[1]
         each = current.reshape(len(self.block), -1, *current.shape[1:])
         sent = namespace(current).empty_like(each)
+        if not self.watchers and self._compiled(population, each, sent):
+            return sent.reshape(current.shape), None
         for (step, norm), arrived, out in zip(self.block, each, sent, strict=True):
             self.step, self.norm = step, norm  # what watchers ask for
             self._advance(population, arrived, out)
@@ -184,26 +187,44 @@ class Neurons:
     def _advance(self, population, current, out=None):
         """One time step of a population: its Population, of which `sent` is `out` then, if given."""
         firing = self.firing(population)
-        state = self.populations.get(population)
-        if state is None:
-            start = levels(firing.v_th, self.how.initial, self.leak)[0]
-            state = Population(current, start, self.how.time_steps, firing.spikes != "binary", self.leak != 1)
-            self.populations[population] = state
+        state = self._state(population, current, firing)
         if out is not None:
             state.sent = out
-        fire = self._differential if self.how.drive == "differential" else self._instant
-        fire(state, current, firing)
+        if not self._compiled(population, current[None], state.sent[None], self.step):
+            fire = self._differential if self.how.drive == "differential" else self._instant
+            fire(state, current, firing)
         for watcher in self.watchers:
             watcher.saw(population, state, current, self.step)
         return state
 
-    def firing(self, population):
-        """The neuron.Firing of a population."""
+    def _state(self, population, current, firing):
+        """The Population of that name; current: of one time step."""
+        if population not in self.populations:
+            start, signed = levels(firing.v_th, self.how.initial, self.leak)[0], firing.spikes != "binary"
+            self.populations[population] = Population(current, start, self.how.time_steps, signed, self.leak != 1)
+        return self.populations[population]
+
+    def _compiled(self, population, currents, sent, *steps):
+        """Whether a twin has taken the steps (all of the block, if none is given), from currents (T, ...) into sent."""
+        v_th = self.thresholds.get(population, self.v_th)
+        advance = self.how.drive == "differential" and twins.differential(currents, v_th)
+        if not advance:
+            return False
+        steps = steps or [step for step, _ in self.block]
+        each = [self.firing(population, step) for step in steps]
+        numbers = [(step, firing.upper, firing.lower) for step, firing in zip(steps, each, strict=True)]
+        state = self._state(population, currents[0], each[0])
+        advance(state, currents, sent, numbers, self.how.initial * v_th, each[0])
+        return True
+
+    def firing(self, population, step=None):
+        """The neuron.Firing of a population at a time step, this one unless given."""
+        step = step or self.step
         v_th = self.thresholds.get(population, self.v_th)
         _, upper, lower = levels(v_th, self.how.initial, self.leak, self.how.window)
         if "softmax" in self.config.shifts and population.endswith(".attention"):
             # Counts times powers of two meet a threshold exactly, and often, where t (sum / t) is next to it.
-            upper, lower = upper - TIE * self.step * v_th, lower + TIE * self.step * v_th
+            upper, lower = upper - TIE * step * v_th, lower + TIE * step * v_th
         spikes = spikes_of(population, self.how.spikes, self.config)
         return Firing(spikes=spikes, v_th=v_th, leak=self.leak, reset=self.how.reset, upper=upper, lower=lower)
 

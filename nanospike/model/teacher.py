@@ -64,10 +64,10 @@ def positions_of_real(input_ids, attention_mask, first):
     return real.cumsum(axis=1) * real + first - 1
 
 
-def run(tree, config, inputs, flow, differentiable=True):
+def run(tree, config, inputs, flow, differentiable=True, of=bert.ALL):
     """An ordinary BERT: TeacherOutput and vjp(dhidden, dscores, dlogits, grads), which fills `grads`.
 
-    inputs: input_ids, attention_mask, token_type_ids (B, L).
+    inputs: input_ids, attention_mask, token_type_ids (B, L). of: see bert.encoders.
     """
     input_ids, attention_mask, token_type_ids = inputs
     first, norm = config.first_position, bert.operators(config).embedding_norm
@@ -77,7 +77,7 @@ def run(tree, config, inputs, flow, differentiable=True):
     projected, project_vjp = ops.identity(current)
     if "embeddings_project" in tree:
         projected, project_vjp = ops.linear(current, **tree["embeddings_project"])
-    trace = bert.encoders(projected, tree["encoder"]["layer"], config, attention_mask, flow, differentiable)
+    trace = bert.encoders(projected, tree["encoder"]["layer"], config, attention_mask, flow, differentiable, of)
     logits, head_vjp = None, None
     if "classifier" in tree:
         logits, head_vjp = bert.classify(trace.hidden_states[-1], tree, flow.drop, bert.ACTIVATIONS[config.head_act])
@@ -108,9 +108,9 @@ class Teacher:
         inputs = checked_inputs(self.config, library(self.device), input_ids, attention_mask, token_type_ids)
         return self.forward(inputs, differentiable=False)[0]
 
-    def forward(self, inputs, flow=bert.Flow(), differentiable=True):  # noqa: B008
+    def forward(self, inputs, flow=bert.Flow(), differentiable=True, of=bert.ALL):  # noqa: B008
         """(TeacherOutput, vjp) of arrays that are known to be right; see run."""
-        return run(self.tree, self.config, inputs, flow, differentiable)
+        return run(self.tree, self.config, inputs, flow, differentiable, of)
 
     def parameters(self):
         """{BERT's Hugging Face name: the live array}."""

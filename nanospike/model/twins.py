@@ -61,9 +61,18 @@ def ternary(weight):
     """The compiled form of quantise.ternary for this array on a CPU, or None."""
     if namespace(weight) is not np or not usable(weight):
         return None
-    from ..arrays import fused_cpu
+    from ..arrays import fused_shift
 
-    return fused_cpu.ternary
+    return fused_shift.ternary
+
+
+def differential(current, v_th):
+    """The compiled time steps of neurons (simulate.Neurons) under the differential drive, on a CPU, or None."""
+    if namespace(current) is not np or getattr(v_th, "size", 1) > 1 or not usable(current):
+        return None
+    from ..arrays import fused_shift
+
+    return fused_shift.differential
 
 
 def arrange(tree):
@@ -80,21 +89,24 @@ def arrange(tree):
 
 
 def encoder(x, p, config, flow, name):
-    """The twin of bert.encoder, or None. It has float operators, no dropout, neurons that are a clip or nothing."""
-    if (
-        config.shifts
-        or config.fires_queries
-        or config.hidden_act not in GELU
-        or not usable(x, p["attention"]["self"]["query"]["weight"])
-    ):
+    """The twin of bert.encoder, or None. It has no dropout; on a GPU it has float operators and knows all neurons."""
+    activation = "relu" in config.shifts or config.hidden_act in GELU
+    if getattr(config, "activation", "ann") == "ann":  # there, no clip of neurons is the relu
+        activation = config.hidden_act in GELU and "relu" not in config.shifts
+    if not activation or not usable(x, p["attention"]["self"]["query"]["weight"]):
         return None
-    if x.shape[-1] * x.itemsize > WIDEST or flow.drop is not ops.identity or flow.drop_attention is not ops.identity:
+    if flow.drop is not ops.identity or flow.drop_attention is not ops.identity:
         return None
-    if UNKNOWN in [bounds(flow.fire, f"{name}.{population}") for population in POPULATIONS]:
+    if namespace(x) is not np and not _on_a_device(x, config, flow, name):
         return None
     from . import fused
 
     return fused.encoder
+
+
+def _on_a_device(x, config, flow, name):
+    known = UNKNOWN not in [bounds(flow.fire, f"{name}.{population}") for population in POPULATIONS]
+    return known and not config.shifts and x.shape[-1] * x.itemsize <= WIDEST
 
 
 def embeddings(p, norm, positions):

@@ -32,11 +32,15 @@ def linear_schedule(step, total, warmup):
     return max(0.0, (total - step) / max(1, total - warmup))
 
 
-def global_norm(grads):
+def global_norm(grads, workers=ALONE):
     """Euclidean norm of all gradients of {name: array or RowSum}, a float."""
-    flat = [(g.rows()[1] if isinstance(g, RowSum) else g).reshape(-1) for g in grads.values()]
-    squares = namespace(*flat).stack([g @ g for g in flat])
-    total = float(squares.astype(float).sum())  # the one wait for the device
+
+    def square(gradient):
+        flat = (gradient.rows()[1] if isinstance(gradient, RowSum) else gradient).reshape(-1)
+        return flat @ flat
+
+    squares = workers.map(square, grads.values())
+    total = float(namespace(*squares).stack(squares).astype(float).sum())  # the one wait for the device
     return math.sqrt(total) if total >= 0 else math.nan
 
 
@@ -78,7 +82,7 @@ class AdamW:
         Raises Diverged, and moves nothing, if the norm is not finite, or if it and those before it, IN_A_ROW in all,
         are EXPLODED times the usual one and more than max_norm (HARMLESS without one).
         """
-        norm = global_norm(grads)
+        norm = global_norm(grads, workers)
         if not math.isfinite(norm):
             raise diverged(norm, self.step + 1)
         self._judge(norm, max_norm or HARMLESS)

@@ -62,9 +62,9 @@ def teacher_outputs_of(options, teacher, student, stage, workers):
     With masked word pieces nothing repeats.
     """
     repeats = options.cache_dir or stage.steps(options) > math.ceil(len(stage.data) / options.batch_size)
-    if not options.teacher_cache or not repeats or options.mask:
-        return lambda: functools.partial(computed, teacher)
     parts = parts_of(student.config.num_hidden_layers, teacher, loss_terms(options, stage.name))
+    if not options.teacher_cache or not repeats or options.mask:
+        return lambda: functools.partial(computed, teacher, parts=parts)
     return targets(teacher, stage.data, parts, cache_of(options), options.teacher_cache * 1e9, workers)
 
 

@@ -103,9 +103,10 @@ def test_the_real_tokenizer_matches(data_root, request):
     seed=st.integers(0, 2**31),
     lengths=st.lists(st.integers(1, 4), min_size=1, max_size=2),
     labels=st.sampled_from([0, 3]),
+    of=st.sampled_from([bert.ALL, bert.FIRST]),
 )
 @settings(max_examples=8)
-def test_teacher_gradient(seed, lengths, labels):
+def test_teacher_gradient(seed, lengths, labels, of):
     """Every parameter, with cotangents on all hidden states, all scores and the logits, under dropout."""
     teacher, inputs = random_teacher(seed, labels=labels), random_batch(seed, tuple(lengths))
     shapes = []
@@ -113,7 +114,7 @@ def test_teacher_gradient(seed, lengths, labels):
     def run(x, tree):
         fixed = np.random.default_rng(seed)
         drop = lambda a: ops.dropout(a, 0.2, fixed)  # noqa: E731
-        out, vjp = run_teacher(tree, teacher.config, inputs, bert.Flow(drop=drop, drop_attention=drop))
+        out, vjp = run_teacher(tree, teacher.config, inputs, bert.Flow(drop=drop, drop_attention=drop), of=of)
         parts = [*out.hidden_states, *out.attention_scores] + ([out.logits] if labels else [])
         shapes[:] = [p.shape for p in parts]
 
@@ -155,6 +156,15 @@ def test_a_fresh_classifier_is_as_berts_are_begun():
     assert not first["classifier.bias"].any()
     assert np.array_equal(weight, again["classifier.weight"])
     assert not np.array_equal(weight, other["classifier.weight"])
+
+
+def test_some_tokens_of_the_last_encoder_are_what_they_are_among_all():
+    teacher, inputs = random_teacher(2), random_batch(2)
+    (all_of_it, _), (some, _) = (teacher.forward(inputs, of=of) for of in (bert.ALL, bert.FIRST))
+    np.testing.assert_allclose(some.hidden_states[-1], all_of_it.hidden_states[-1][:, :1], rtol=1e-12)
+    np.testing.assert_allclose(some.attention_scores[-1], all_of_it.attention_scores[-1][:, :, :1], rtol=1e-12)
+    np.testing.assert_allclose(some.logits, all_of_it.logits, rtol=1e-12)
+    assert np.array_equal(some.hidden_states[1], all_of_it.hidden_states[1])
 
 
 def test_padding_changes_nothing(tiny_bert):

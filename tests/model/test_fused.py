@@ -8,10 +8,11 @@ import pytest
 from models import LOOPS, random_batch, random_student, random_teacher
 
 from nanospike.arrays.backend import has_kernels, joined, product, side_by_side, to_device, to_host
-from nanospike.arrays.tree import leaves
+from nanospike.arrays.tree import leaves, nest
 from nanospike.model import bert, equilibrium, twins
 from nanospike.model.loss import Targets, Totals
 from nanospike.model.neuron import POPULATIONS
+from nanospike.model.simulate import Neurons, SpikingRun
 from nanospike.training.optim_device import optimizer_of
 
 TOLERANCE = {"float32": 2e-4, "float64": 1e-10}
@@ -23,7 +24,16 @@ KINDS = {
     "feedback": LOOPS["full"],
     "lateral": LOOPS["lateral"],
     "shift operators": {"operators": "shift"},
+    "signed shifts": {"operators": "shift", "spikes": "signed", "half_steps": True, "v_th": 0.6},
+    "some shifts": {"operators": "softmax,norm", "hidden_act": "relu"},
+    "no activation": {"operators": "relu", "spikes": "signed", "weights": "ternary", "embedding_weights": "ternary"},
+    "shifts, ann": {"operators": "norm,softmax", "activation": "ann"},
+    "own thresholds": {
+        "thresholds": ("encoder.0.query", "encoder.1.output", "encoder.1.key"),
+        "operators": "norm,relu",
+    },
 }
+SHARED = ("encoder.0.query", "encoder.0.key", "encoder.1.value")  # populations with one learnt threshold
 
 
 @pytest.fixture
@@ -51,6 +61,13 @@ def fused(request, device, cupy):
 def compare(found, expected, dtype, what):
     largest = max(float(np.abs(expected).max()), 1e-3)
     np.testing.assert_allclose(to_host(found) / largest, expected / largest, atol=TOLERANCE[dtype], err_msg=what)
+
+
+def with_shared_thresholds(student):
+    """The student, with one threshold of its own for each of some populations."""
+    own = {f"thresholds.{n}": np.array([0.7 + 0.2 * i], np.float32) for i, n in enumerate(SHARED)}
+    student.tree |= nest(own)
+    return student
 
 
 def results(make, teacher, device, **terms):
@@ -147,11 +164,14 @@ def test_where_a_twin_serves(fused, dtype):
         return twins.encoder(x, student.tree["encoder"]["layer"][encoder], config, flow, name) is not None
 
     student = random_student(device=fused, dtype=dtype, thresholds=("encoder.1.key",))
-    assert serves() and not serves(1)  # the second has thresholds that are parameters
-    assert serves(flow=bert.Flow())
+    on_host = fused == "cpu"  # there, what no kernel knows comes after it
+    assert serves() and serves(flow=bert.Flow())
     assert not serves(flow=bert.Flow(drop=lambda x: (x, lambda dy: dy)))
-    assert not serves(flow=bert.Flow(fire=lambda name, x: (x, None)))
-    assert not serves(operators="softmax") and not serves(operators="norm") and not serves(operators="query")
+    assert not serves(hidden_act="silu") and not serves(operators="relu", activation="ann")
+    assert serves(1) == on_host  # the second has thresholds that are parameters
+    assert serves(flow=bert.Flow(fire=lambda name, x: (x, None))) == on_host
+    for operators in ("softmax", "norm", "query", "relu", "shift"):
+        assert serves(operators=operators) == on_host
     with twins.portable():
         assert not serves()
     twins.use_fast(False)
@@ -214,3 +234,68 @@ def test_joined_matrices_are_a_view(xp, device):
     assert joined([parts[0], parts[2]]) is None
     copies = side_by_side([parts[2], parts[0]])
     assert joined(copies) is not None and np.array_equal(to_host(copies[1]), to_host(parts[0]))
+
+
+@pytest.fixture
+def compiled():
+    pytest.importorskip("numba", reason="the extra `fast` is not installed")
+    twins.use_fast(True)
+    yield
+    twins.use_fast(False)
+
+
+def test_one_learnt_threshold_for_a_population(compiled):
+    """Thresholds of queries and keys, of which one is on either side of what scales the scores."""
+    make = lambda device: with_shared_thresholds(random_student(dtype="float32", operators="shift", spikes="signed"))  # noqa: E731
+    loss, grads, settled = results(make, "float32", "cpu")
+    with twins.portable():
+        expected_loss, expected, reference = results(make, "float32", "cpu")
+    assert loss == pytest.approx(expected_loss, rel=1e-4)
+    for name in SHARED:
+        compare(grads[f"thresholds.{name}"], expected[f"thresholds.{name}"], "float32", name)
+        assert expected[f"thresholds.{name}"] != 0
+        compare(settled.rates[name], reference.rates[name], "float32", name)
+
+
+@pytest.mark.parametrize("operators", ["float", "shift"])
+@pytest.mark.parametrize("spikes", ["binary", "corrective", "signed"])
+@pytest.mark.parametrize("watched", [False, True])
+def test_compiled_neurons_emit_the_same_spikes(compiled, operators, spikes, watched):
+    """Step by step, several in a sweep, counted; but where rounding puts a current on another side of a threshold."""
+    student = with_shared_thresholds(random_student(dtype="float32", spikes=spikes, operators=operators, v_th=0.6))
+    batch = random_batch()
+    how = {"time_steps": 21, "record": [3, 4, 16], "count": watched, "window": 0.25}
+    found = student.simulate(*batch, **how)
+    with twins.portable():
+        expected = student.simulate(*batch, **how)
+    for name, rates in expected.rates.items():
+        other = np.abs(found.rates[name] - rates) > 1e-6
+        assert other.mean() < 0.01, name
+        assert np.abs(found.rates[name] - rates).max() < 0.11
+        assert np.abs(found.spike_counts[name] - expected.spike_counts[name]).max() <= 2
+    for step, logits in expected.logits.items():
+        compare(found.logits[step], logits, "float32", f"logits at {step}") if operators == "float" else None
+
+
+@pytest.mark.parametrize("spikes", ["binary", "corrective", "signed"])
+@pytest.mark.parametrize("v_th", [1.0, 0.3])
+def test_membranes_round_as_numpy_does(compiled, spikes, v_th):
+    """The same currents: the same membranes, spikes, counts and rates, bit for bit, at ties too."""
+    config = random_student(spikes=spikes, v_th=v_th).config
+    rng = np.random.default_rng(0)
+    drawn = rng.standard_normal((7, 2, 3, 400)).astype("f")
+    drawn[:, :, 1] = np.round(drawn[:, :, 1] * 4) * np.float32(v_th) / 4  # on thresholds
+    drawn[3, 0, 2, 5] = np.nan
+    states = []
+    for reference in (False, True):
+        neurons, sent = Neurons(SpikingRun(time_steps=9, window=0.5), config), []
+        with twins.portable() if reference else nullcontext():
+            for block in (drawn[:1], drawn[1:4], drawn[4:5], drawn[5:]):
+                neurons.advance(len(block))
+                out, _ = neurons("encoder.0.output", block.reshape(-1, 3, 400).copy())
+                sent.append(out.copy())
+        states.append((neurons.populations["encoder.0.output"], np.concatenate(sent)))
+    (found, sent), (expected, reference) = states
+    assert np.array_equal(sent, reference) and np.abs(reference).max() > 0
+    for name in ("membrane", "count", "fired", "emitted"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name), equal_nan=name == "membrane"), name

@@ -41,7 +41,7 @@ def made(monkeypatch):
 
 def forwards(monkeypatch):
     calls, forward = [], teacher_cache.computed
-    monkeypatch.setattr(teacher_cache, "computed", lambda *args: calls.append(1) or forward(*args))
+    monkeypatch.setattr(teacher_cache, "computed", lambda *args, **how: calls.append(1) or forward(*args, **how))
     return calls
 
 
@@ -160,6 +160,16 @@ def test_too_large_is_said_once_and_computed(teacher, tmp_path, capsys):
     assert said.count("\n") == 1 and "--teacher-cache allows" in said and contents(tmp_path) == {}
     first_batch(teacher, data, ALL, tmp_path / "cache", needed)
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_logits_alone_need_one_token_of_the_last_encoder(teacher):
+    batch = collate(some_data(), np.arange(6))
+    expected = computed(teacher, batch)
+    found = computed(teacher, batch, Parts((), (), True))
+    np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-5, atol=1e-6)
+    assert found.hidden_states is None and found.attention_scores is None
+    for parts in (ALL, Parts((2,), (), True), Parts((), (1,), True)):
+        assert computed(teacher, batch, parts).hidden_states[-1].shape == expected.hidden_states[-1].shape
 
 
 def test_all_caches_together_stay_within_the_limit(teacher, tmp_path, monkeypatch):
