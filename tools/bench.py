@@ -154,9 +154,12 @@ class Ours:
         """One sentence of SENTENCE word pieces for so many time steps; 0: its equilibrium."""
         ids, mask = next((i[:1], m[:1]) for i, m in self.batches if m[0].sum() >= SENTENCE)
         ids, mask = ids[:, :SENTENCE], mask[:, :SENTENCE]
-        if not steps:
-            return self.student.equilibrium(ids, mask) and 0.0
-        return self.student.simulate(ids, mask, time_steps=steps, record=()) and 0.0
+        with self.workers.one_blas_thread():
+            if steps:
+                self.student.simulate(ids, mask, time_steps=steps, record=())
+            else:
+                self.student.equilibrium(ids, mask)
+        return 0.0
 
 
 def part_of(ids, mask):
