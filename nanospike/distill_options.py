@@ -15,13 +15,19 @@ from .solvers.adjoint import ADJOINT_METHODS, FORWARD_METHODS
 from .training.initial import FRESH, NEURONS
 from .training.monitor import PROBE_STEPS
 from .training.options import TrainingOptions
+from .training.resume import begun_with
 from .training.shift_options import ShiftOptions
 from .training.teaching import loss_terms
 
 WITHOUT_TOLERANCE = ("one-step", "spide")  # adjoint solvers that do what they do, whatever the residual
 OPEN = "; without it, {} or what the student of --init has"
 STAGES = ("general", "internal", "prediction", "few-steps")
-STAGE_EPOCHS = {"general": 1.0, "internal": 3.0, "prediction": 2.0, "few-steps": 0.5}
+STAGE_EPOCHS = {"general": 1.0, "internal": 1.5, "prediction": 0.75, "few-steps": 0.25}
+FEW_STEPS = (1, 2, 4)
+WITHOUT_MULTIPLICATIONS = {"operators": "shift", "weights": "ternary", "spikes": "signed"}
+# Options that a run which goes on takes from its beginning, and what they were where it did not say.
+BEGUN = {"operators": "float", "weights": "float", "embedding_weights": "float", "spikes": "binary"}
+BEGUN |= {"stages": (), "epochs": (), "few_steps": (4,)}
 STAGE_LEARNING_RATES = {"general": 1e-3, "internal": 1e-3, "prediction": 3e-4, "few-steps": 2e-4}
 
 
@@ -45,7 +51,8 @@ class Distill(OwnFiles, ShiftOptions, TrainingOptions):
     stages: tuple[str, ...] = option(
         "what to train, in this order: general (hidden states and attention, on --corpus), internal (the same, on the "
         "task's texts), prediction (logits), few-steps (logits at rates simulated for --few-steps); without it, "
-        "internal and prediction, after general if there is a corpus",
+        "internal, prediction and, for a fresh student without multiplications, few-steps, after general if there is a "
+        "corpus",
         (),
         choices=STAGES,
     )
@@ -73,10 +80,12 @@ class Distill(OwnFiles, ShiftOptions, TrainingOptions):
     lateral: bool = option("let the last encoder's output neurons inhibit one another", False)
     v_th: float | None = option("firing threshold, in units of the current" + OPEN.format("1"), None)
     leak: float | None = option("membrane's factor per time step: 1 is IF, below 1 LIF" + OPEN.format("1"), None)
-    spikes: str | None = option("what a neuron may emit" + OPEN.format("binary"), None, choices=SPIKES)
+    spikes: str | None = option(
+        "what a neuron may emit" + OPEN.format("signed, with --operators binary"), None, choices=SPIKES
+    )
     epochs: tuple[float, ...] = option(
-        "passes over the data, one value or one per stage; without it, 1 general, 3 internal, 2 prediction, 0.5 "
-        "few-steps",
+        "passes over the data, one value or one per stage; without it, 1 general, 1.5 internal, 0.75 "
+        "prediction, 0.25 few-steps",
         (),
     )
     learning_rate: tuple[float, ...] = option(
@@ -112,8 +121,9 @@ class Distill(OwnFiles, ShiftOptions, TrainingOptions):
         "time steps at which the student is evaluated; the largest is that of --forward spikes", (2, 4, 8, 16, 32, 64)
     )
     few_steps: tuple[int, ...] = option(
-        "time steps of the stage few-steps; of several, the loss is taken at each, in equal parts, of one simulation",
-        (4,),
+        "time steps of the stage few-steps; of several, the loss is taken at each, in equal parts, of one simulation; "
+        "without it, 1,2,4",
+        (),
     )
     settled_share: float = option(
         "share of the updates of few-steps that are at the equilibrium, which drifts otherwise", 0.0
@@ -152,7 +162,8 @@ class Distill(OwnFiles, ShiftOptions, TrainingOptions):
     def __post_init__(self):
         super().__post_init__()
         self._resolve_task()
-        if not self.few_steps or len(set(self.few_steps)) < len(self.few_steps):
+        self._resolve_kind()
+        if len(set(self.few_steps)) < len(self.few_steps):
             raise InputError(f"--few-steps: found {list(self.few_steps)}, expected time steps, each once")
         require_at_least(self, probe_every=0, few_steps=1, settled_share=0)
         for name in ("mask", "dropout"):
@@ -199,7 +210,7 @@ class Distill(OwnFiles, ShiftOptions, TrainingOptions):
                 raise InputError(f"{', '.join(given)}: an ann student has no spiking neurons")
             if "few-steps" in self.stages:
                 raise InputError("--stages few-steps: an ann student has no spiking neurons")
-        if "few-steps" not in self.stages and (self.few_steps != (4,) or self.settled_share):
+        if "few-steps" not in self.stages and (self.few_steps or self.settled_share):
             raise InputError("--few-steps, --settled-share: for the stage few-steps, which --stages leaves out")
         self._require_effect_on_the_loop()
         if not self.feedback and (self.feedback_rank or self.feedback_from != "tokens"):
@@ -235,13 +246,40 @@ class Distill(OwnFiles, ShiftOptions, TrainingOptions):
         if self.adjoint_rtol and self.adjoint_solver in WITHOUT_TOLERANCE:
             raise InputError(f"--adjoint-rtol: --adjoint-solver {self.adjoint_solver} looks at no tolerance")
 
+    def _resolve_kind(self):
+        """What is left open of a fresh student makes it one without multiplications, that learns to run few steps.
+
+        A run that goes on is what it was begun as, whatever was the default then.
+        """
+        begun = begun_with(self.output_dir) if self.resume else {}
+        for name in (n for n in BEGUN if begun and not getattr(self, n)):
+            value = begun.get(name, BEGUN[name])
+            if name != "few_steps" or "few-steps" in self.stages:
+                object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
+        free = self.operators is None and self.init in FRESH and self._may_shift()
+        if free:
+            tables = "float" if self.weights == "float" else "ternary"
+            for name, value in (WITHOUT_MULTIPLICATIONS | {"embedding_weights": tables}).items():
+                if getattr(self, name) is None:
+                    object.__setattr__(self, name, value)
+        if not self.stages:
+            stages = STAGES if self.corpus else STAGES[1:]
+            values = {len(self.epochs), len(self.learning_rate)} - {0, 1}
+            short = not free or values == {len(stages) - 1}  # one value each for the stages but few-steps
+            object.__setattr__(self, "stages", stages[:-1] if short else stages)
+        if not self.few_steps and "few-steps" in self.stages:
+            object.__setattr__(self, "few_steps", FEW_STEPS)
+
+    def _may_shift(self):
+        """Whether nothing was asked for that shifts do not go together with."""
+        spiking = self.student != "ann" and self.leak in (None, 1) and self.drive != "instant"
+        return spiking and not self.recurrent
+
     def _resolve_stages(self):
-        """Fill in the stages, and one value per stage of the options that have one."""
-        stages = self.stages or (STAGES[:3] if self.corpus else STAGES[1:3])
-        object.__setattr__(self, "stages", stages)
+        """Fill in one value per stage of the options that have one."""
         for name, defaults in (("epochs", STAGE_EPOCHS), ("learning_rate", STAGE_LEARNING_RATES)):
-            values = getattr(self, name) or tuple(defaults[s] for s in stages)
-            if len(values) not in (1, len(stages)):
-                wanted = f"1 or one for each stage ({', '.join(stages)})"
+            values = getattr(self, name) or tuple(defaults[s] for s in self.stages)
+            if len(values) not in (1, len(self.stages)):
+                wanted = f"1 or one for each stage ({', '.join(self.stages)})"
                 raise InputError(f"{flag(name)}: found {len(values)} values, expected {wanted}")
-            object.__setattr__(self, name, values * len(stages) if len(values) == 1 else values)
+            object.__setattr__(self, name, values * len(self.stages) if len(values) == 1 else values)

@@ -31,7 +31,7 @@ class Energy:
     """Count a student's operations on a task's dev set, and what they would cost in energy, by four accountings."""
 
     model: Path | None = option("directory of a student; without one, the bundled student", None)
-    teacher: Path | None = option("directory of its teacher; of the bundled student it is the bundled one", None)
+    teacher: Path | None = option("directory of its teacher, which is scored and counted beside it", None)
     ann: Path | None = option("directory of an ordinary BERT of its size (distill --student ann), for its score", None)
     task: str = option("a task of GLUE; opinions: the bundled text", "opinions")
     data_dir: Path | None = option("directory of the task's data, or the GLUE directory above it", None)
@@ -61,8 +61,7 @@ def prepare(options):
     require_head(student)
     if student.config.activation == "ann":
         raise InputError(f"--model {student.directory}: is an ordinary BERT: it has no spikes; give it as --ann")
-    teacher = options.teacher or (None if options.model else bundled("teacher"))
-    others = [load_any_teacher(teacher, options.device) if teacher else None]
+    others = [load_any_teacher(options.teacher, options.device) if options.teacher else None]
     others += [load_student(options.ann, options.device) if options.ann else None]
     if others[1] and others[1].config.activation != "ann":
         raise InputError(f"--ann {options.ann}: is a spiking student, expected one of distill --student ann")

@@ -133,7 +133,7 @@ def outcome(command, options, places, out, before=None, stdin=None):
     for name, value in options.items():
         flag, value = "--" + name.replace("_", "-"), fill(value)
         if name in ("texts", "out", "directory", "source"):
-            positional += map(fill, value) if isinstance(value, tuple) else [value]
+            positional += map(fill, value or ()) if isinstance(value, tuple | None) else [value]
         elif isinstance(value, bool):
             argv += [flag if value else f"--no-{flag[2:]}"]
         elif isinstance(value, list):

@@ -62,16 +62,21 @@ CUTS = (
     Cut(r"^mpiexec -n 2 ", "mpich; tests/training/test_parallel.py has it", instead=""),
     Cut(r" --device cuda\b", "a GPU", instead=""),
     Cut(r"^python -m nanospike\.distill$", "minutes on the bundled texts", add="--task sst-2 --data-dir GLUE/SST-2"),
+    Cut(r" --output-dir hybrid-student$", "minutes on the bundled texts", add="--task sst-2 --data-dir GLUE/SST-2"),
     Cut(r"^(python -m nanospike\.|nanospike )finetune ", "training", add="--max-steps 2 --batch-size 4"),
     Cut(
         r"^(python -m nanospike\.|nanospike )distill ",
         "training, and 64 time steps",
         add="--max-steps 2 --batch-size 4 --time-steps 1,2",
     ),
-    Cut(r"^nanospike energy$", "a minute", add="--examples 4 --time-steps 1,2"),
     Cut(r"^(python -m nanospike\.|nanospike )evaluate (?!.*(--data-dir|-file))", "2,000 texts", add="--examples 8"),
+    Cut(r"^nanospike energy --time-steps 1,2,4,8,16$", "minutes", add="--examples 4 --time-steps 1,2"),
     Cut(r"^python tools/convergence\.py ", "minutes", add="--examples 1 --time-steps 1,2"),
-    Cut(r"^python tools/(sst2|recurrence|adjoint|anytime)_study\.py ", "hours; tests/tools has them", add="--help"),
+    Cut(
+        r"^python tools/(sst2|recurrence|adjoint|anytime|operators)_study\.py ",
+        "hours; tests/tools has them",
+        add="--help",
+    ),
     Cut(r"^python tools/(bench|bench_corpus|profile_step)\.py ", "an hour; tests/tools", add="--help"),
     Cut(r"^python tools/gpu_check\.py ", "a GPU", add="--help"),
 )

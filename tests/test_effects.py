@@ -228,6 +228,7 @@ BASE = {
     "distill": {
         "teacher": "{p}/teacher", "task": "sst-2", "data_dir": "{p}/glue", "output_dir": "{out}", "batch_size": 28,
         "epochs": 1, "learning_rate": RATE, "warmup": 0, "log_every": 1, "workers": 1, "time_steps": "2,4",
+        "operators": "float",
     },
     "evaluate": {
         "model": "{p}/student", "task": "sst-2", "data_dir": "{p}/glue", "output_dir": "{out}", "time_steps": "2,4",

@@ -33,6 +33,7 @@ def p(tmp_path_factory):
     teacher = nanospike.load_teacher(root / "teacher")
     for name, options in VARIANTS.items():
         nanospike.init_student(asdict(teacher.config) | {"operators": "shift"} | options, teacher).save(root / name)
+    nanospike.init_student(asdict(teacher.config), teacher).save(root / "hybrid")
     return root
 
 
@@ -88,7 +89,10 @@ def test_the_readme_names_every_array_and_its_type(p, tmp_path):
     [
         (("--format", "integer", "--model", "{p}/signed", "{p}"), "expected a directory that is empty or absent"),
         (("--format", "integer", "--model", "{p}/signed"), "the following arguments are required: OUT"),
-        (("--format", "integer", "{out}"), "arithmetic integer: for operators shift, found float"),
+        (
+            ("--format", "integer", "--model", "{p}/hybrid", "{out}"),
+            "arithmetic integer: for operators shift, found float",
+        ),
         (("--format", "integer", "--model", "{p}/signed", "--device", "cuda", "{out}"), "device cuda: CuPy is not"),
         (("--format", "spice", "{out}"), "--format: found 'spice'"),
         (("{out}",), "--format"),

@@ -1,6 +1,7 @@
 """What comes with the package: the text is what it claims to be, the models score what the README says."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from nanospike.data.tasks import find_task, read_split, score, training_texts
 from nanospike.data.text import encode
 from nanospike.data.tokenizer import load_tokenizer
 from nanospike.files.bundled import bundled
+from nanospike.model.simulate import SpikingRun
 from nanospike.results.inference import evaluate_student, teacher_logits
 
 OPINIONS = find_task("opinions")
@@ -53,11 +55,16 @@ def test_the_bundled_teacher_knows_the_task(dev):
 
 
 def test_the_bundled_student_keeps_up_at_equilibrium_and_spike_by_spike(dev):
-    directory = bundled("student")
-    results = evaluate_student(nanospike.load_student(directory), OPINIONS, encoded(directory, dev), [8, 32])
-    assert results["equilibrium"] > 0.945
-    assert abs(results["spiking"]["32"] - results["equilibrium"]) < 0.02
-    assert results["equilibrium_gap"]["32"] < 0.5 * results["equilibrium_gap"]["8"]
+    """Without a multiplication, on the first 240 opinions; by the counts of its spikes, in whole numbers, too."""
+    directory, some = bundled("student"), replace(dev, texts=dev.texts[:240], labels=dev.labels[:240])
+    student, data = nanospike.load_student(directory), encoded(directory, some)
+    config = student.config
+    assert (config.operators, config.weights, config.embedding_weights) == ("shift", "ternary", "ternary")
+    results = evaluate_student(student, OPINIONS, data, [2, 4])
+    assert results["equilibrium"] > 0.94 and results["spiking"]["2"] > 0.93 and results["spiking"]["4"] > 0.94
+    assert results["equilibrium_gap"]["4"] < 0.8 * results["equilibrium_gap"]["2"]
+    whole = evaluate_student(student, OPINIONS, data, [4], SpikingRun(arithmetic="integer"))
+    assert abs(whole["spiking"]["4"] - results["spiking"]["4"]) < 0.01
 
 
 def test_predictions_of_the_bundled_student():
@@ -66,17 +73,20 @@ def test_predictions_of_the_bundled_student():
 
 
 def test_the_real_sst2_score(data_root):
-    """On the SST-2 dev set, where it is at hand: at least 83 %, the student 81.5 %, at 4 time steps close to it.
+    """On the SST-2 dev set, where it is at hand: a student of MiniLM, which is more accurate than the bundled teacher.
 
-    Measured: 83.37, 82.34 and 81.42 %; another processor may decide a sentence or two of the 872 otherwise.
+    Measured: 83.37 % of the teacher, 86.58 % at equilibrium and at 4 time steps; another processor may decide a
+    sentence or two of the 872 otherwise.
     """
     folder = data_root / "data" / "glue" / "SST-2"
     if not folder.exists():
         pytest.skip(f"{folder} is not there")
     task = find_task("sst-2")
     examples = read_split(task, folder, "dev")
-    data = encoded(bundled("teacher"), examples)
-    theirs = score(task, teacher_logits(nanospike.load_teacher(bundled("teacher")), data), data.labels)
-    ours = evaluate_student(nanospike.load_student(bundled("student")), task, data, [4])
-    assert ours["spikes"] == "corrective" and theirs >= 0.83 and ours["equilibrium"] >= 0.815
-    assert abs(ours["spiking"]["4"] - ours["equilibrium"]) < 0.015
+    theirs = encoded(bundled("teacher"), examples)
+    assert score(task, teacher_logits(nanospike.load_teacher(bundled("teacher")), theirs), theirs.labels) >= 0.83
+    ours = evaluate_student(
+        nanospike.load_student(bundled("student")), task, encoded(bundled("student"), examples), [4]
+    )
+    assert ours["spikes"] == "signed" and ours["equilibrium"] >= 0.86
+    assert ours["spiking"]["4"] >= 0.855

@@ -4,7 +4,8 @@
 
 The equilibrium gap, mean |average spiking rate - equilibrium| of the last encoder's output neurons, on the first texts
 of the bundled dev file, for each way in WAYS to drive the neurons of one and the same student. A student of signed
-spikes has another equilibrium: its neurons are driven in the same ways, but for the corrective one.
+spikes has another equilibrium: its neurons are driven in the same ways, but for the corrective one. One of shift
+operators has the differential drive alone.
 """
 
 import math
@@ -60,7 +61,7 @@ def gaps(student, data, time_steps):
         raise InputError(f"--model {student.directory}: an ordinary BERT: it has no spiking rates")
     found, signed = {}, student.config.spikes == "signed"
     for way, (drive, spikes, initial) in WAYS.items():
-        if signed and spikes == "corrective":
+        if (signed and spikes == "corrective") or (student.config.shifts and drive == "instant"):
             continue
         how = SpikingRun(drive=drive, spikes="signed" if signed else spikes, initial=initial)
         _, facts = run_student(student, data, time_steps, how, workers=Workers(0))

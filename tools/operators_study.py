@@ -35,7 +35,7 @@ class Row:
 
 
 ROWS = {
-    "float": Row("float operators and weights", LEARN),
+    "float": Row("float operators and weights", f"{LEARN} --operators float"),
     "relu": Row("without GELU", f"{LEARN} --operators relu"),
     "query": Row("spiking queries, thresholds calibrated", f"{LEARN} --operators query"),
     "query-fixed": Row("spiking queries, thresholds 1", f"{LEARN} --operators query --thresholds fixed"),
@@ -45,7 +45,8 @@ ROWS = {
     "shift": Row("all five", f"{LEARN} --operators shift"),
     "half-steps": Row("all five, gains also 1.5 times a power of two", f"{LEARN} --operators shift --half-steps"),
     "ternary-float": Row(
-        "float operators, ternary layers and tables", f"{LEARN} --weights ternary --embedding-weights ternary"
+        "float operators, ternary layers and tables",
+        f"{LEARN} --operators float --weights ternary --embedding-weights ternary",
     ),
     "ternary": Row("all five, ternary layers and tables", f"{LEARN} {TERNARY}"),
     "binary": Row("then binary layers", f"{LEARN} --weights binary", after="ternary"),

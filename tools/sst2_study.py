@@ -20,7 +20,7 @@ from nanospike.start import command
 
 STEPS = ("2", "4", "8", "16")
 LEARN = "--stages internal,prediction --epochs 1,0.5 --learning-rate 1e-3,3e-4"
-FEW = "--stages few-steps --epochs 0.25 --learning-rate 2e-4"
+FEW = "--stages few-steps --few-steps 4 --epochs 0.25 --learning-rate 2e-4"
 LABELS = "--stages prediction --epochs 1.5 --learning-rate 3e-4 --logits 0 --labels 1"
 PART = 10_000  # training examples of the rows that are compared with a baseline
 
@@ -47,7 +47,9 @@ ROWS = {
         after="distilled",
     ),
     "few-none": Row(
-        "then a quarter more at the equilibrium", FEW.replace("few-steps", "prediction"), after="distilled"
+        "then a quarter more at the equilibrium",
+        FEW.replace("few-steps --few-steps 4", "prediction"),
+        after="distilled",
     ),
     "few-corrective": Row("as few, trained with corrective spikes", f"{FEW} --spikes corrective", after="distilled"),
     "few-learnt": Row("as few, a learnt threshold per population", f"{FEW} --thresholds learnt", after="distilled"),
@@ -115,6 +117,7 @@ def train(options, name, seed):
     row = ROWS[name]
     data = write_part(options.data_dir, options.work / f"data-{row.examples}", row.examples)
     argv = ["--teacher", options.teacher, "--task", TASK, "--data-dir", data, "--attention", 1, "--seed", seed]
+    argv += ["--operators", "float"]
     argv += ["--batch-size", options.batch_size, "--max-steps", options.max_steps, "--time-steps", ",".join(STEPS)]
     if options.device != "cpu":  # where computing the teacher's activations is as quick as reading them
         argv += ["--device", options.device, "--teacher-cache", 0]

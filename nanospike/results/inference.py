@@ -1,12 +1,11 @@
 """A labelled data set to a score, at equilibrium and spike by spike, and what both have in common with labelling."""
 
-import functools
 import math
-import operator
 import sys
 import time
 import warnings
 from dataclasses import replace
+from threading import Lock
 
 import numpy as np
 
@@ -105,7 +104,13 @@ def run_student(student, data, time_steps, how=SpikingRun(), batch_size=AT_A_TIM
     steps = sorted(set(time_steps)) if spiking else []
     if spiking:
         how = replace(how, time_steps=max(steps, default=1), record=tuple(steps)).resolved(student.config)
-    measure = lambda index: _measured(student, collate(data, index, student.device), how, steps)  # noqa: E731
+    counts = Sum()
+
+    def measure(index):
+        part = _measured(student, collate(data, index, student.device), how, steps)
+        counts.add(part.pop("counts", None))
+        return part
+
     measure = counted("evaluating", len(data), measure)
     found = workers.map(measure, in_length_order(data, batch_size)[::-1])  # the longest first: the load is even
     tokens = sum(f["tokens"] for f in found)
@@ -125,8 +130,20 @@ def run_student(student, data, time_steps, how=SpikingRun(), batch_size=AT_A_TIM
     if how.margin is not None:
         facts["mean_time_steps"] = sum(f["steps"] for f in found) / len(data)
     if how.count and steps:
-        facts["counts"] = functools.reduce(operator.add, (f["counts"] for f in found))
+        facts["counts"] = counts.total
     return logits, facts
+
+
+class Sum:
+    """A sum to which several threads add; of whole numbers, so that the order does not matter. None adds nothing."""
+
+    def __init__(self):
+        self.total, self.lock = None, Lock()
+
+    def add(self, value):
+        if value is not None:
+            with self.lock:
+                self.total = value if self.total is None else self.total + value
 
 
 def _rates(parts, tokens):

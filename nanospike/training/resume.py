@@ -109,6 +109,12 @@ def require_resumable(options):
         last_checkpoint(options)
 
 
+def begun_with(directory):
+    """The options that the run in a directory, or that of the first task in it, was begun with; {} without one."""
+    places = (Path(directory) / ARGS, *sorted(Path(directory).glob(f"*/{ARGS}")))
+    return next((read_json(p) for p in places if p.exists()), {})
+
+
 def stopped_early(directory):
     """Whether a run was begun in the directory and left no checkpoint, not even a damaged one."""
     return (Path(directory) / ARGS).exists() and not any(_checkpoints(directory))
@@ -148,6 +154,8 @@ def _decisive(options):
         options = options | {"cache_dir": options["cache_dir"] is not None}
     if isinstance(options.get("few_steps"), int):
         options = options | {"few_steps": [options["few_steps"]]}
+    if "few_steps" in options and "few-steps" not in (options.get("stages") or ()):
+        options = options | {"few_steps": []}
     return options
 
 

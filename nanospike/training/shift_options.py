@@ -16,7 +16,7 @@ MADE_OF = {
     "activation_bits": 0,
     "window": 0.0,
 }
-OPEN = "; without it, float or what the student of --init has"
+OPEN = "; without it, {}, or what the student of --init has"
 THRESHOLDS = ("fixed", "learnt", "calibrated")
 
 
@@ -26,7 +26,7 @@ class ShiftOptions:
 
     operators: str | None = option(
         f"operators that are shifts instead of multiplications: float (none), shift (all), or some of "
-        f"{','.join(OPERATORS)}{OPEN}",
+        f"{','.join(OPERATORS)}" + OPEN.format("shift (float with a loop, a leak, --drive instant and --student ann)"),
         None,
     )
     half_steps: bool = option(
@@ -34,11 +34,13 @@ class ShiftOptions:
         False,
     )
     weights: str | None = option(
-        f"numbers of the encoders' matrices: ternary and binary ones have one scale per row{OPEN}", None,
-        choices=CHOICES["weights"],
+        "numbers of the encoders' matrices: ternary and binary ones have one scale per row"
+        + OPEN.format("ternary, with --operators float"), None, choices=CHOICES["weights"],
     )  # fmt: skip
     embedding_weights: str | None = option(
-        f"the same of the embedding's tables{OPEN}", None, choices=CHOICES["embedding_weights"]
+        "the same of the embedding's tables" + OPEN.format("ternary, with --operators or --weights float float"),
+        None,
+        choices=CHOICES["embedding_weights"],
     )
     activation_bits: int = option(
         "bits of what the layers of --student ann hand on; 0: not rounded, or what the student of --init has", 0

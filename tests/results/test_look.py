@@ -198,8 +198,8 @@ def test_the_command_draws_a_page_whose_csv_is_the_data(made, capsys):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ((), "DIR: found 0 directories"),
-        (("a", "b"), "DIR: found 2 directories"),
+        ((), "the following arguments are required: DIR"),
+        (("a", "b"), "unrecognized arguments: b"),
         (
             ("{p}", "--text", "x", "--population", "encoder.9.key"),
             "--population: found 'encoder.9.key', expected one of embedding",

@@ -72,6 +72,13 @@ def test_the_picture_shows_every_gap_on_its_axes(student, tmp_path):
     assert y1 - y0 == pytest.approx(decade * math.log10(2), abs=0.2)
 
 
+def test_shifts_have_the_differential_drive_alone(student, tmp_path):
+    argv = ("--model", student(operators="shift"), "--examples", 1, "--time-steps", 2, "--json", tmp_path / "a.json")
+    assert run(convergence.main, *argv) == 0
+    found = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["equilibrium_gap"]
+    assert list(found) == ["differential", "differential, corrective spikes"]
+
+
 def test_an_ordinary_bert_has_no_rates(student, capsys):
     assert run(convergence.main, "--model", student(activation="ann")) == 2
     assert "it has no spiking rates" in capsys.readouterr().err

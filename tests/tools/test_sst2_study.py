@@ -17,6 +17,7 @@ def study(tmp_path_factory):
     teacher = write_teacher(root / "bert", num_hidden_layers=3)
     argv = ("--teacher", teacher, "--data-dir", write_sst2(root / "data"))
     general = ("--task", "sst-2", "--stages", "general", "--corpus", root / "corpus.txt", "--time-steps", 2)
+    general += ("--operators", "float")
     assert run(distill.main, *argv, *general, "--output-dir", root / "general") == 0
     argv += ("--work", root / "work", "--general", root / "general", "--json", root / "table.json")
     argv += ("--batch-size", 5, "--max-steps", 2)

@@ -517,7 +517,7 @@ def test_totals_of_long_windows(places, tmp_path):
     model = write_teacher(tmp_path / "bert", labels=0, max_position_embeddings=300)
     (tmp_path / "corpus.txt").write_text("the tea was hot and the cake was fresh . " * 80)
     argv = ("--teacher", model, "--corpus", tmp_path / "corpus.txt", "--stages", "general", "--max-length", 300)
-    argv += ("--max-steps", 1, "--v-th", 2, "--time-steps", 2, "--output-dir", tmp_path / "out")
+    argv += ("--max-steps", 1, "--v-th", 2, "--time-steps", 2, "--operators", "float", "--output-dir", tmp_path / "out")
     assert run(distill.main, *argv) == 0
     teacher = load_teacher(model)
     store = read_corpus([tmp_path / "corpus.txt"], load_tokenizer(model), 300).tokenised(tmp_path / "cache")
@@ -594,11 +594,11 @@ def test_ten_steps_of_finetuning_fall(tmp_path):
 @pytest.mark.parametrize(
     "variant",
     [
-        (),
         ("--feedback",),
         ("--looped", "--encoders", 1),
         ("--lateral",),
-        ("--spikes", "signed"),
+        ("--operators", "float"),
+        ("--operators", "float", "--spikes", "signed"),
         ("--student", "ann", "--init", "random"),
     ],
     ids=lambda v: " ".join(map(str, v)),

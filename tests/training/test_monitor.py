@@ -118,9 +118,9 @@ def test_distill_logs_all_of_it_and_the_report_shows_it(tmp_path, capsys):
     short = ("--batch-size", 7, "--log-every", 2, "--time-steps", 2, "--epochs", 1)
     assert run(distill.main, *where, *short, "--probe-every", 4, "--output-dir", tmp_path / "out") == 0
     lines = log_lines(tmp_path / "out", timed=True)
-    assert [("equilibrium_gap" in x) for x in lines] == [False, True] * 2
+    assert [("equilibrium_gap" in x) for x in lines] == [False, True] * 3
     for line in lines:
-        assert len(line["dead"]) == 13 and line["dead"].keys() == line["saturated"].keys()
+        assert len(line["dead"]) == 15 and line["dead"].keys() == line["saturated"].keys()
         assert all(0 <= v <= 1 for kind in ("dead", "saturated") for v in line[kind].values())
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "Dead and saturated neurons" in page and "<th>encoder.1.intermediate</th>" in page
