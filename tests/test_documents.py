@@ -77,7 +77,7 @@ CUTS = (
         "hours; tests/tools has them",
         add="--help",
     ),
-    Cut(r"^python tools/(bench|bench_corpus|profile_step)\.py ", "an hour; tests/tools", add="--help"),
+    Cut(r"^python tools/(bench|bench_corpus|profile_step|growth)\.py ", "an hour; tests/tools", add="--help"),
     Cut(r"^python tools/gpu_check\.py ", "a GPU", add="--help"),
 )
 
