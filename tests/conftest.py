@@ -65,6 +65,17 @@ def data_root():
     return folder
 
 
+@pytest.fixture
+def compiled():
+    """Blocks compiled by numba, where that is installed."""
+    from nanospike.model import twins
+
+    pytest.importorskip("numba", reason="the extra `fast` is not installed")
+    twins.use_fast(True)
+    yield
+    twins.use_fast(False)
+
+
 def check_owner(xp, *results):
     """Every array in `results` (arrays, or dicts and lists of them; None is let through) belongs to `xp`."""
     for result in results:

@@ -216,6 +216,19 @@ def _merge_fire_back(dy, sent, dcontext, v_th, low):
                     out[k] = _slope(given[k], fired[k], v_th, low)
 
 
+@inline
+def _scaled(scores, masked, real, scale):
+    """Scale the scores (keys,) of a row in place, and put them, masked, into `masked`: the largest of these."""
+    most = np.float32(-1e30)
+    for k in range(scores.size):
+        x = scores[k] * scale
+        scores[k] = x
+        x = x if real[k] != 0 else x + MASKED
+        masked[k] = x
+        most = x if x > most else most
+    return most
+
+
 @kernel
 def _softmax(scores, mask, weights, scale):
     batch, heads, length, keys = scores.shape
@@ -224,13 +237,7 @@ def _softmax(scores, mask, weights, scale):
         for h in range(heads):
             for token in range(length):
                 s, w = scores[b, h, token], weights[b, h, token]
-                most = np.float32(-1e30)
-                for k in range(keys):
-                    x = s[k] * scale
-                    s[k] = x
-                    x = x if real[k] != 0 else x + MASKED
-                    w[k] = x
-                    most = x if x > most else most
+                most = _scaled(s, w, real, scale)
                 total = ZERO
                 for k in range(keys):
                     e = _exp(w[k] - most)

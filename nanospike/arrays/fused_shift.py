@@ -10,7 +10,7 @@ import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from .fused_cpu import MASKED, ONE, ZERO, _fire, _numbers, _power_of_two, _rows, _slope, inline, kernel
+from .fused_cpu import ONE, ZERO, _fire, _numbers, _power_of_two, _rows, _scaled, _slope, inline, kernel
 from .ops_shift import LEAST_EXPONENT, LEAST_POWER, LOG2_E, SPREAD
 
 exact = numba.njit(nogil=True, cache=True, error_model="numpy")  # rounds as NumPy does: every sum in its order
@@ -130,13 +130,7 @@ def _softmax(scores, mask, weights, ratios, scale):
         for h in range(heads):
             for token in range(length):
                 s, w = scores[b, h, token], weights[b, h, token]
-                most = np.float32(-1e30)
-                for k in range(keys):
-                    x = s[k] * scale
-                    s[k] = x
-                    x = x if real[k] != 0 else x + MASKED
-                    w[k] = x
-                    most = x if x > most else most
+                most = _scaled(s, w, real, scale)
                 total = ZERO
                 for k in range(keys):
                     d = np.rint((w[k] - most) * LOG2)

@@ -236,14 +236,6 @@ def test_joined_matrices_are_a_view(xp, device):
     assert joined(copies) is not None and np.array_equal(to_host(copies[1]), to_host(parts[0]))
 
 
-@pytest.fixture
-def compiled():
-    pytest.importorskip("numba", reason="the extra `fast` is not installed")
-    twins.use_fast(True)
-    yield
-    twins.use_fast(False)
-
-
 def test_one_learnt_threshold_for_a_population(compiled):
     """Thresholds of queries and keys, of which one is on either side of what scales the scores."""
     make = lambda device: with_shared_thresholds(random_student(dtype="float32", operators="shift", spikes="signed"))  # noqa: E731

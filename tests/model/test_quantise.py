@@ -74,14 +74,6 @@ def test_dtype_and_library(kind, dtype, xp, device):
     check_owner(xp, pattern, scale)
 
 
-@pytest.fixture
-def compiled():
-    pytest.importorskip("numba", reason="the extra `fast` is not installed")
-    twins.use_fast(True)
-    yield
-    twins.use_fast(False)
-
-
 @pytest.mark.parametrize("offset", [0.0, 0.5, -3.0, 1e3])
 def test_the_compiled_form_is_the_same(compiled, offset):
     rows = (np.random.default_rng(3).standard_normal((2, 9, 300)) + offset).astype("f")
