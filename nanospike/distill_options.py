@@ -254,8 +254,13 @@ class Distill(OwnFiles, ShiftOptions, TrainingOptions):
         begun = begun_with(self.output_dir) if self.resume else {}
         for name in (n for n in BEGUN if begun and not getattr(self, n)):
             value = begun.get(name, BEGUN[name])
+            if isinstance(BEGUN[name], tuple):
+                value = tuple(value) if isinstance(value, list | tuple) else (value,)  # few_steps was one number once
+            kind = (int, float) if name in ("epochs", "few_steps") else str
+            if not all(isinstance(v, kind) for v in (value if isinstance(value, tuple) else (value,))):
+                raise InputError(f"--resume: {self.output_dir}: training_args.json: {name}: found {value!r}")
             if name != "few_steps" or "few-steps" in self.stages:
-                object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
+                object.__setattr__(self, name, value)
         free = self.operators is None and self.init in FRESH and self._may_shift()
         if free:
             tables = "float" if self.weights == "float" else "ternary"

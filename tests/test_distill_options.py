@@ -62,3 +62,17 @@ def test_a_run_that_goes_on_is_what_it_was_begun_as(tmp_path, folder):
     assert found == {"operators": "float", "weights": "float", "embedding_weights": "float", "spikes": "binary"}
     assert options.stages == ("internal", "prediction") and options.epochs == (3.0, 2.0)
     assert kind(output_dir=tmp_path)[0] == FREE  # a new one is not
+
+
+@pytest.mark.parametrize("name, value", [("epochs", "x"), ("stages", [3]), ("spikes", 5), ("few_steps", [None])])
+def test_what_a_run_was_begun_with_is_read_with_care(tmp_path, name, value):
+    begun = {"stages": ["few-steps"], name: value}
+    (tmp_path / "training_args.json").write_text(json.dumps(begun))
+    with pytest.raises(InputError, match=f"training_args.json: {name}: found "):
+        kind(output_dir=tmp_path, resume=True)
+
+
+def test_a_run_that_was_begun_with_one_number_of_few_steps_goes_on(tmp_path):
+    begun = {"stages": ["internal", "few-steps"], "epochs": [1.0, 0.5], "few_steps": 4}
+    (tmp_path / "training_args.json").write_text(json.dumps(begun))
+    assert kind(output_dir=tmp_path, resume=True)[1].few_steps == (4,)
