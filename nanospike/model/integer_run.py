@@ -101,7 +101,7 @@ class IntegerNeurons(Neurons):
         state.membrane += cells.bias * np.int32(self.step)
         spike(state.membrane, state.count, firing, state.emitted)
         state.emitted &= self.real
-        state.tally()
+        state.tally(state.emitted[None])
         for watcher in self.watchers:
             watcher.saw(population, state, drive, self.step)
         return state

@@ -29,8 +29,8 @@ from .simulation import Results
 
 DRIVES = ("differential", "instant")
 ARITHMETICS = ("float", "integer")
-ROWS = 256  # tokens times steps of one sweep: enough for fast products, and what is between them stays in caches
-DEVICE_ROWS = 16384  # on a GPU
+NUMBERS = 2**17  # of a layer in one sweep: tokens times steps times its width; fast products, and caches hold what is between
+DEVICE_NUMBERS = 2**23  # on a GPU
 TIE = 2.0**-21  # of v_th, for each time step: closer to a threshold, rounding decides
 
 
@@ -51,12 +51,13 @@ class Population:
         self.fired = xp.zeros(current.shape, kind) if signed else self.count
         self.weighted = xp.zeros_like(current) if leaky else None
 
-    def tally(self):
-        self.count += self.emitted
+    def tally(self, emitted):
+        """Count the spikes (T, ...) of some time steps."""
+        self.count += _over_steps(emitted, self.count.dtype)
         if self.fired is not self.count:
-            self.fired += self.emitted & 1  # of -1, too, it is 1, and abs takes ten times as long
+            self.fired += _over_steps(emitted & 1, self.fired.dtype)  # of -1, too, it is 1; abs takes ten times as long
         if self.weighted is not None:
-            self.weighted += self.emitted
+            self.weighted += _over_steps(emitted, self.weighted.dtype)
 
     def keep(self, rows):
         """Go on with these examples only."""
@@ -65,6 +66,11 @@ class Population:
             setattr(self, name, array[rows] if array is not None else None)
         if alias:
             self.fired = self.count
+
+
+def _over_steps(spikes, dtype):
+    """Sums over the first axis."""
+    return spikes[0] if len(spikes) == 1 else spikes.sum(axis=0, dtype=dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +148,7 @@ class Neurons:
         self.step, self.norm, self.populations, self.block = 0, 0.0, {}, []
         self.recorders = {probe.population: Recorder(probe, self) for probe in self.how.probes}
         self.counter, self.watchers = None, list(self.recorders.values())
-        self.slopes, self.sent = None, {}
+        self.slopes, self.sent, self.firings, self.scratch = None, {}, {}, {}
 
     def linearise(self, slopes):
         """From now on give the vjps of another `fire`, such as the equilibrium's, at the currents that come, and keep
@@ -169,84 +175,95 @@ class Neurons:
 
         current (B, L, W) of one time step, (steps B, L, W) of several
         """
-        if len(self.block) == 1:
-            sent = self._advance(population, current).sent
-            if self.slopes is None:
-                return sent, None
-            self.sent[population] = sent.copy()
-            return self.sent[population], self.slopes(population, current)[1]
         each = current.reshape(len(self.block), -1, *current.shape[1:])
-        sent = namespace(current).empty_like(each)
-        if not self.watchers and self._compiled(population, each, sent):
+        state = self._state(population, each[0])
+        sent = state.sent[None] if len(each) == 1 else namespace(current).empty_like(each)
+        at_once = 1 if population in self.recorders or self.how.drive == "instant" else len(each)
+        for i in range(0, len(each), at_once):
+            steps = slice(i, i + at_once)
+            self._advance(population, state, each[steps], sent[steps], self.block[steps])
+        if self.slopes is None:
             return sent.reshape(current.shape), None
-        for (step, norm), arrived, out in zip(self.block, each, sent, strict=True):
-            self.step, self.norm = step, norm  # what watchers ask for
-            self._advance(population, arrived, out)
-        return sent.reshape(current.shape), None
+        self.sent[population] = sent[0].copy()
+        return self.sent[population], self.slopes(population, current)[1]
 
-    def _advance(self, population, current, out=None):
-        """One time step of a population: its Population, of which `sent` is `out` then, if given."""
-        firing = self.firing(population)
-        state = self._state(population, current, firing)
-        if out is not None:
-            state.sent = out
-        if not self._compiled(population, current[None], state.sent[None], self.step):
-            fire = self._differential if self.how.drive == "differential" else self._instant
-            fire(state, current, firing)
+    def _advance(self, population, state, currents, sent, block):
+        """Take the time steps of `block`, from currents into sent (T, B, L, W); watchers see the last of them."""
+        self.step, self.norm = block[-1]
+        if self.how.drive == "instant":
+            self._instant(population, state, currents, sent)
+        elif not self._compiled(population, state, currents, sent, block):
+            self._differential(population, state, currents, sent, block)
         for watcher in self.watchers:
-            watcher.saw(population, state, current, self.step)
-        return state
+            watcher.saw(population, state, currents[-1], self.step)
 
-    def _state(self, population, current, firing):
+    def _state(self, population, current):
         """The Population of that name; current: of one time step."""
         if population not in self.populations:
+            firing = self.firing(population)
             start, signed = levels(firing.v_th, self.how.initial, self.leak)[0], firing.spikes != "binary"
             self.populations[population] = Population(current, start, self.how.time_steps, signed, self.leak != 1)
         return self.populations[population]
 
-    def _compiled(self, population, currents, sent, *steps):
-        """Whether a twin has taken the steps (all of the block, if none is given), from currents (T, ...) into sent."""
+    def _compiled(self, population, state, currents, sent, block):
+        """Whether a twin has taken the steps of `block`; see _advance."""
         v_th = self.thresholds.get(population, self.v_th)
-        advance = self.how.drive == "differential" and twins.differential(currents, v_th)
+        advance = twins.differential(currents, v_th)
         if not advance:
             return False
-        steps = steps or [step for step, _ in self.block]
-        each = [self.firing(population, step) for step in steps]
-        numbers = [(step, firing.upper, firing.lower) for step, firing in zip(steps, each, strict=True)]
-        state = self._state(population, currents[0], each[0])
+        each = [self.firing(population, step) for step, _ in block]
+        numbers = [(step, firing.upper, firing.lower) for (step, _), firing in zip(block, each, strict=True)]
         advance(state, currents, sent, numbers, self.how.initial * v_th, each[0])
         return True
 
     def firing(self, population, step=None):
         """The neuron.Firing of a population at a time step, this one unless given."""
-        step = step or self.step
-        v_th = self.thresholds.get(population, self.v_th)
-        _, upper, lower = levels(v_th, self.how.initial, self.leak, self.how.window)
-        if "softmax" in self.config.shifts and population.endswith(".attention"):
-            # Counts times powers of two meet a threshold exactly, and often, where t (sum / t) is next to it.
-            upper, lower = upper - TIE * step * v_th, lower + TIE * step * v_th
-        spikes = spikes_of(population, self.how.spikes, self.config)
-        return Firing(spikes=spikes, v_th=v_th, leak=self.leak, reset=self.how.reset, upper=upper, lower=lower)
+        ties = "softmax" in self.config.shifts and population.endswith(".attention")
+        key = population, (step or self.step) if ties else 0
+        if key not in self.firings:
+            v_th = self.thresholds.get(population, self.v_th)
+            _, upper, lower = levels(v_th, self.how.initial, self.leak, self.how.window)
+            if ties:  # counts times powers of two meet a threshold exactly, and often, where t (sum / t) is next to it
+                upper, lower = upper - TIE * key[1] * v_th, lower + TIE * key[1] * v_th
+            spikes = spikes_of(population, self.how.spikes, self.config)
+            self.firings[key] = Firing(
+                spikes=spikes, v_th=v_th, leak=self.leak, reset=self.how.reset, upper=upper, lower=lower
+            )
+        return self.firings[key]
 
-    def _differential(self, state, current, firing):
+    def _differential(self, population, state, currents, sent, block):
         """What a neuron has received by now telescopes to t g(a[t]): its membrane is that, less what it has spent."""
-        namespace(current).multiply(current, self.step, out=state.membrane)
-        state.membrane += self.how.initial * firing.v_th
-        state.sent[...] = state.count
-        subtract_spent(state.membrane, state.sent, firing.v_th)
-        spike(state.membrane, state.count, firing, state.emitted)
-        state.tally()
-        state.sent[...] = state.count
-        state.sent /= self.step
+        xp, v_th = namespace(currents), self.firing(population).v_th
+        numbers = xp.asarray([step for step, _ in block], currents.dtype).reshape(-1, *[1] * (currents.ndim - 1))
+        membranes, emitted = self._scratch(currents)
+        xp.multiply(currents, numbers, out=membranes)
+        membranes += self.how.initial * v_th
+        sent[0] = state.count
+        count = sent[0]
+        for (step, _), membrane, spikes, out in zip(block, membranes, emitted, sent, strict=True):
+            subtract_spent(membrane, count, v_th)
+            spike(membrane, count, self.firing(population, step), spikes)
+            count = xp.add(count, spikes, out=out)
+        state.membrane, state.emitted = membranes[-1], emitted[-1]  # until another population takes the same arrays
+        state.tally(emitted)
+        sent /= numbers
 
-    def _instant(self, state, current, firing):
+    def _scratch(self, currents):
+        """Arrays for the membranes of currents (T, B, L, W) and for their spikes (int8), shared by all populations."""
+        key = currents.shape
+        if key not in self.scratch:
+            self.scratch[key] = namespace(currents).empty_like(currents), namespace(currents).empty(key, "int8")
+        return self.scratch[key]
+
+    def _instant(self, population, state, currents, sent):
+        """The one time step of currents (1, B, L, W)."""
         count = state.count
         if state.weighted is not None:
             state.weighted *= self.leak
             count = state.weighted
-        membrane_step(state.membrane, current, count, firing, state.emitted)
-        state.tally()
-        state.sent[...] = state.emitted
+        membrane_step(state.membrane, currents[0], count, self.firing(population), state.emitted)
+        state.tally(state.emitted[None])
+        sent[...] = state.emitted
 
     def rate(self, population):
         """ASR so far, a fresh array: sum_i leak^(t-i) s[i] / sum_i leak^(t-i)."""
@@ -261,6 +278,7 @@ class Neurons:
         return (fired.sum(axis=2, dtype="int64") * mask).sum(axis=1)
 
     def keep(self, rows):
+        self.scratch = {}
         for state in self.populations.values():
             state.keep(rows)
         if self.counter:
@@ -317,8 +335,8 @@ def steps_at_once(network, most):
     """How many time steps, of `most`, are one sweep."""
     if network.config.recurrent or not hasattr(network, "repeated") or network.dropout:
         return 1
-    rows = ROWS if namespace(network.mask) is np else DEVICE_ROWS
-    return max(1, min(most, rows // network.mask.size))
+    numbers = NUMBERS if namespace(network.mask) is np else DEVICE_NUMBERS
+    return max(1, min(most, numbers // (network.mask.size * network.config.hidden_size)))
 
 
 def decided(logits, margin):

@@ -21,7 +21,7 @@ from ..model.student import mean_rate
 from ..training.monitor import silent_and_full
 from ..training.progress import counted
 
-AT_A_TIME = 16  # examples: what a step of them needs stays in the processor's last-level cache
+AT_A_TIME = 32  # examples: what a step of them needs stays in the processor's last-level cache
 VARIANTS = ("mismatched", "test")  # keys under which results hold those of another file of the same task
 SURELY = 3  # standard errors
 FEW = 30  # examples, below which a score says how little it is worth
