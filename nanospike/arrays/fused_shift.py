@@ -260,6 +260,8 @@ def differential(state, currents, sent, levels, start, firing):
     """
     currents, sent = (a.reshape(len(levels), -1) for a in (currents, sent))
     flat = [a.reshape(-1) for a in (state.membrane, state.count, state.fired, state.emitted)]
-    numbers = (np.asarray(x, np.float32).reshape(-1)[0] for x in (start, firing.v_th))
-    levels = np.array([[np.asarray(x).reshape(-1)[0] for x in row] for row in levels], np.float32)
-    _differential(currents, *flat, sent, levels, *numbers, KINDS[firing.spikes])
+    numbers = start, firing.v_th, *(x for row in levels for x in row)
+    if hasattr(firing.v_th, "shape"):  # learnt: arrays of one number
+        numbers = [x.item() if hasattr(x, "shape") else x for x in numbers]
+    start, v_th, *levels = np.array(numbers, np.float32)
+    _differential(currents, *flat, sent, np.reshape(levels, (-1, 3)), start, v_th, KINDS[firing.spikes])

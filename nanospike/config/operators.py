@@ -7,6 +7,8 @@ embedding-norm   so does that of the embedding
 relu             no GELU: intermediate rates stay in [0, 1], also where spikes are signed
 """
 
+import functools
+
 from .errors import InputError
 
 OPERATORS = ("query", "softmax", "norm", "embedding-norm", "relu")
@@ -15,7 +17,15 @@ FLOAT, SHIFT = "float", "shift"
 
 def chosen(value):
     """The operators that are shifts, in the order of OPERATORS, of "float", "shift", "softmax,norm" or a list."""
-    names = value.split(",") if isinstance(value, str) else value
+    return _named_in(value) if isinstance(value, str) else _chosen(value, value)
+
+
+@functools.lru_cache
+def _named_in(value):
+    return _chosen(value.split(","), value)
+
+
+def _chosen(names, value):
     if not isinstance(names, (list, tuple)) or not names or not all(isinstance(n, str) for n in names):
         raise InputError(f"operators: found {value!r}, expected {_expected()}")
     names = [n.strip() for n in names]

@@ -144,7 +144,7 @@ class Neurons:
 
     def __init__(self, how, config, thresholds=None):
         self.how, self.config, self.leak, self.v_th = how.resolved(config), config, config.leak, config.v_th
-        self.thresholds = thresholds or {}
+        self.thresholds, self.ties = thresholds or {}, "softmax" in config.shifts
         self.step, self.norm, self.populations, self.block = 0, 0.0, {}, []
         self.recorders = {probe.population: Recorder(probe, self) for probe in self.how.probes}
         self.counter, self.watchers = None, list(self.recorders.values())
@@ -218,7 +218,7 @@ class Neurons:
 
     def firing(self, population, step=None):
         """The neuron.Firing of a population at a time step, this one unless given."""
-        ties = "softmax" in self.config.shifts and population.endswith(".attention")
+        ties = self.ties and population.endswith(".attention")
         key = population, (step or self.step) if ties else 0
         if key not in self.firings:
             v_th = self.thresholds.get(population, self.v_th)
