@@ -29,7 +29,9 @@ from .simulation import Results
 
 DRIVES = ("differential", "instant")
 ARITHMETICS = ("float", "integer")
-NUMBERS = 2**17  # of a layer in one sweep: tokens times steps times its width; fast products, and caches hold what is between
+NUMBERS = (
+    2**17
+)  # of a layer in one sweep: tokens times steps times its width; fast products, and caches hold what is between
 DEVICE_NUMBERS = 2**23  # on a GPU
 TIE = 2.0**-21  # of v_th, for each time step: closer to a threshold, rounding decides
 
