@@ -51,7 +51,6 @@ def _loaded(directory, vocabulary):
     path = directory / "tokenizer.json"
     if path.exists():
         tokenizer = _from_file(path)
-        _require_ids(tokenizer, path, vocabulary)
         if kind in LIKE_BERT or not kind:
             _clean_as(tokenizer, settings, path)
     elif (directory / "merges.txt").exists() and (not kind or kind in BYTE_LEVEL):
@@ -102,8 +101,6 @@ def _settings(path):
 def _from_file(path):
     from tokenizers import Tokenizer
 
-    if not isinstance((described := read_json(path)).get("model"), dict):
-        raise InputError(f"{path}: model: found {described.get('model')!r}, expected an object")
     try:
         tokenizer = Tokenizer.from_file(str(path))
         tokenizer.no_padding()
@@ -112,6 +109,8 @@ def _from_file(path):
     except (KeyboardInterrupt, MemoryError):
         raise
     except BaseException as error:  # the library raises plain Exception, and its panics are not even that
+        if not isinstance((described := read_json(path)).get("model"), dict):
+            raise InputError(f"{path}: model: found {described.get('model')!r}, expected an object") from None
         raise InputError(f"{path}: not a tokenizer: {error}") from None
 
 
@@ -119,9 +118,8 @@ def _clean_as(tokenizer, settings, path):
     """Give the BertNormalizer of a tokenizer the settings of tokenizer_config.json; a warning if they were others."""
     from tokenizers import normalizers
 
-    described = json.loads(tokenizer.to_str())
-    found = described["normalizer"]
-    if (found or {}).get("type") != "BertNormalizer":
+    found = _described(tokenizer.normalizer)
+    if found.get("type") != "BertNormalizer":
         return
     wanted = {name: settings.get(key, default) for key, (name, _, default) in CLEANING.items()}
     if changed := [key for key, (name, *_) in CLEANING.items() if found[name] is not wanted[name]]:
@@ -205,16 +203,14 @@ def bert_template(vocabulary, first="[CLS]", last="[SEP]"):
     )
 
 
-def _require_ids(tokenizer, path, vocabulary):
-    """InputError for an id beyond the vocabulary. The library writes a tokenizer down in memory as large as its ids."""
-    end, most = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1), vocabulary or MOST_IDS
-    if end > most:
-        raise InputError(f"{path}: has an id {end - 1}, the model has {most} word pieces (vocab_size)")
+def _described(part):
+    """A part of a tokenizer as tokenizer.json has it; {} of None. All of it would have the vocabulary in it, too."""
+    return {} if part is None else json.loads(part.__getstate__())
 
 
 def _require_template(described, path):
     """InputError if a TemplateProcessing names a piece that it does not have: the library would stop at it, loudly."""
-    for part in (described or {}).get("processors") or [described or {}]:
+    for part in described.get("processors") or [described]:
         if part.get("type") == "TemplateProcessing":
             used = {p["SpecialToken"]["id"] for key in ("single", "pair") for p in part[key] if "SpecialToken" in p}
             if missing := sorted(used - part["special_tokens"].keys()):
@@ -223,11 +219,12 @@ def _require_template(described, path):
 
 def _require_usable(tokenizer, path, settings, vocabulary):
     """InputError unless the tokenizer frames its texts, can encode every text, and has no id beyond the vocabulary."""
-    described = json.loads(tokenizer.to_str())["model"]
-    unknown = described.get("unk_token") if described.get("type") in ("WordPiece", "WordLevel") else None
+    from tokenizers.models import WordLevel, WordPiece
+
+    unknown = tokenizer.model.unk_token if isinstance(tokenizer.model, (WordPiece, WordLevel)) else None
     if unknown is not None and tokenizer.token_to_id(unknown) is None:
         raise InputError(f"{path}: model: no {unknown} in the vocabulary, for what is not in it")
-    _require_template(json.loads(tokenizer.to_str())["post_processor"], path)
+    _require_template(_described(tokenizer.post_processor), path)
     try:
         single, pair = tokenizer.encode(STRANGE), tokenizer.encode(STRANGE, STRANGE)
     except (KeyboardInterrupt, MemoryError):
@@ -245,8 +242,8 @@ def _require_usable(tokenizer, path, settings, vocabulary):
     if first is not None and tokenizer.token_to_id(first) != single.ids[0]:
         found = f"{tokenizer.id_to_token(single.ids[0])} in {path.name}"
         raise InputError(f"{path.parent / SETTINGS}: cls_token: found {first}, and {found}")
-    end = ids_end(tokenizer)
-    if vocabulary is not None and end > vocabulary:
-        raise InputError(f"{path}: has an id {end - 1}, the model has {vocabulary} word pieces (vocab_size)")
+    end, most = ids_end(tokenizer), vocabulary or MOST_IDS
+    if end > most:  # the library writes a tokenizer down in memory as large as its ids
+        raise InputError(f"{path}: has an id {end - 1}, the model has {most} word pieces (vocab_size)")
     if vocabulary is not None and len(pair.ids) and max(pair.type_ids) > 1:
         raise InputError(f"{path}: post_processor: segment {max(pair.type_ids)}, expected 0 and 1")
