@@ -147,6 +147,17 @@ def test_encoder_gradient(seed, length, heads):
     check_vjp(run, rng.uniform(0, 1, (2, length, 8)), p, rng, rtol=2e-5)
 
 
+def test_a_layer_without_a_cotangent_has_one_of_zeros():
+    """The last encoder's too: a loss may look at others only."""
+    teacher, (ids, mask, _) = random_teacher(3), random_batch(3)
+    current, layers = teacher.tree["embeddings"]["word_embeddings"]["weight"][ids], teacher.tree["encoder"]["layer"]
+    trace = bert.encoders(current, layers, teacher.config, mask, bert.Flow(), differentiable=True)
+    given = [np.random.default_rng(i).standard_normal(h.shape) for i, h in enumerate(trace.hidden_states)]
+    for missing in range(len(given)):
+        none, zeros = ([g if i != missing else other for i, g in enumerate(given)] for other in (None, given[0] * 0))
+        np.testing.assert_allclose(trace.vjp(none), trace.vjp(zeros), rtol=1e-12)
+
+
 def test_a_fresh_classifier_is_as_berts_are_begun():
     """Normal numbers of initializer_range, biases of 0; of another seed others."""
     bare = random_teacher(0, labels=0, hidden_size=64, initializer_range=0.05)

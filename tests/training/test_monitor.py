@@ -1,5 +1,7 @@
 """Dead and saturated neurons are counted and warned of, the gap is measured when it should be, progress is one line."""
 
+import sys
+
 import numpy as np
 import pytest
 from models import random_student
@@ -150,6 +152,17 @@ def test_progress_in_a_file_is_a_line_at_times(capsys, monkeypatch):
     monkeypatch.setattr("nanospike.training.progress.SECONDS", 0.0)
     bar.show(30, line)
     assert capsys.readouterr().err == "internal 30/90: loss 0.5000, 9 examples/s, 1:00 left\n"
+
+
+def test_progress_on_a_terminal_is_a_line_that_is_written_over(capsys, monkeypatch):
+    """Without tqdm; all of it beside what the command prints."""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    bar = progress("internal", 90, 0)
+    bar.show(30, {"loss": 0.5, "examples_per_second": 9, "step_ms": 1000})
+    bar.close()
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith("\rinternal 30/90: loss 0.5000") and printed.err[-1] == "\n"
 
 
 def test_a_count_is_shown_on_a_terminal_where_it_takes_long(capsys, monkeypatch):
