@@ -33,6 +33,17 @@ def test_from_a_teacher_it_starts_with_the_mapped_layers():
         assert np.array_equal(student.parameters()["distill_map.weight"], np.eye(8))
 
 
+def test_a_run_is_refused_before_it_begins():
+    """What a run would refuse, and nothing of an ordinary BERT, which has none."""
+    with pytest.raises(InputError, match="drive instant: for float operators only"):
+        random_student(operators="shift").require_run(SpikingRun(drive="instant"))
+    with pytest.raises(InputError, match="ternary or binary weights, found weights float"):
+        random_student(operators="shift").require_run(SpikingRun(arithmetic="integer"))
+    random_student(activation="ann").require_run(SpikingRun(reset="hard"))
+    with pytest.raises(InputError, match="has no spikes"):
+        random_student(activation="ann").require_run(SpikingRun(arithmetic="integer"))
+
+
 def test_a_classifier_behind_a_pooler_does_not_start_a_students():
     own = with_classifier(random_student(num_labels=2), random_teacher(labels=3)).parameters()
     assert own["classifier.weight"].shape == (3, SHAPE.hidden_size) and own["classifier.weight"].any()
