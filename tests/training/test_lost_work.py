@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tiny import contents, log_lines, run, write_sst2, write_teacher
@@ -201,3 +202,13 @@ def test_a_state_of_other_types_is_damage(change, said, places, tmp_path, capsys
         path.write_text(json.dumps(json.loads(path.read_text()) | change))
     assert run(finetune.main, *argv(places, tmp_path / "out", "--resume")) == 2
     assert said in capsys.readouterr().err
+
+
+def test_the_best_checkpoint_is_the_first_of_the_highest_score():
+    checkpoints = [
+        (Path("d"), {"score": 0.5}),
+        (Path("c"), {}),
+        (Path("b"), {"score": 0.9}),
+        (Path("a"), {"score": 0.9}),
+    ]
+    assert resume._best(checkpoints)[0] == Path("b") and resume._best(checkpoints[1:2]) is None

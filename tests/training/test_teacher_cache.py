@@ -88,6 +88,15 @@ def test_activations_within_their_rounding(parts, shard, files, teacher, tmp_pat
     assert size(place) <= parts.nbytes(teacher.config, data.lengths)
 
 
+def test_bytes_on_disk_by_hand(teacher):
+    """Two texts of 3 and 5 pieces: 2 bytes for each number of a state and a score, 4 for a logit, 16 for a text."""
+    config, lengths = teacher.config, np.array([3, 5], np.uint16)
+    states, scores = 2 * 8 * config.hidden_size * 3, 2 * (9 + 25) * config.num_attention_heads * 2
+    listing = 2 * 1024
+    assert Parts((0, 1, 2), (0, 1), False).nbytes(config, lengths) == 32 + states + scores + listing
+    assert Parts((), (), True).nbytes(config, lengths) == 32 + 2 * 4 * config.num_labels + listing
+
+
 def test_the_same_targets_in_every_order_bit_for_bit(teacher, tmp_path):
     data = some_data()
     source = targets(teacher, data, ALL, tmp_path, LIMIT)()

@@ -15,6 +15,7 @@ from nanospike.model import equilibrium
 from nanospike.model.loss import Totals
 from nanospike.solvers.adjoint import Code
 from nanospike.training import teaching
+from nanospike.training.pruning import Pruning
 
 MASK = 4
 
@@ -116,3 +117,15 @@ def test_prediction_and_few_steps_have_one_loss_and_the_others_another():
     found = [(w.hidden, w.attention, w.logits, w.labels) for w in (internal, prediction, few)]
     assert found[0] == (2.0, 0.5, 0.0, 0.0)
     assert found[1] == found[2] == (pytest.approx(0.2), pytest.approx(0.05), 3.0, 0.25)
+
+
+def test_pruning_is_of_the_last_stage_and_its_texts(monkeypatch):
+    made = []
+    monkeypatch.setattr(teaching, "Pruning", lambda *given: made.append(given) or Pruning(*given))
+    student, teacher = random_student(1, dtype="float32"), random_teacher(2)
+    data = {n: Encoded([np.array([2, 5 + i, 3])], [np.zeros(3, int)]) for i, n in enumerate(("internal", "prediction"))}
+    options = Distill(stages=tuple(data), epochs=(1.0,), learning_rate=(1e-3,), prune=0.02)
+    first, last = teaching.stages_of(options, teacher, student, data, Workers(1))
+    (_, texts, below, _), none = made[0], first.begin(0)
+    assert len(made) == 1 and texts is data["prediction"] and below == 0.02 and none is None
+    assert isinstance(last.begin.__self__, Pruning) and last.project.__self__ is last.begin.__self__
