@@ -96,6 +96,18 @@ def test_equals_the_portable_graph(fused, kind, dtype):
 
 
 @pytest.mark.parametrize("device, dtype", CASES)
+@pytest.mark.parametrize("operators", ["float", "shift"])
+def test_logits_alone_are_pulled_back_from_the_first_token(fused, operators, dtype):
+    """On a CPU products then leave out the tokens without a cotangent, which is 0 there for what was before them."""
+    make = lambda device: random_student(device=device, dtype=dtype, operators=operators)  # noqa: E731
+    _, grads, _ = results(make, dtype, fused, hidden=0.0, attention=0.0)
+    with twins.portable():
+        _, expected, _ = results(make, dtype, "cpu", hidden=0.0, attention=0.0)
+    for name, gradient in expected.items():
+        compare(grads[name], gradient, dtype, name)
+
+
+@pytest.mark.parametrize("device, dtype", CASES)
 def test_a_teacher_equals_the_portable_one(fused, dtype):
     found = random_teacher(device=fused, dtype=dtype)(*random_batch(device=fused))
     with twins.portable():
