@@ -29,9 +29,8 @@ from .simulation import Results
 
 DRIVES = ("differential", "instant")
 ARITHMETICS = ("float", "integer")
-NUMBERS = (
-    2**17
-)  # of a layer in one sweep: tokens times steps times its width; fast products, and caches hold what is between
+# Of a layer in one sweep: tokens times steps times its width. Products are fast, and caches hold what is between them.
+NUMBERS = 2**17
 DEVICE_NUMBERS = 2**23  # on a GPU
 TIE = 2.0**-21  # of v_th, for each time step: closer to a threshold, rounding decides
 
@@ -236,7 +235,9 @@ class Neurons:
     def _differential(self, population, state, currents, sent, block):
         """What a neuron has received by now telescopes to t g(a[t]): its membrane is that, less what it has spent."""
         xp, v_th = namespace(currents), self.firing(population).v_th
-        numbers = xp.asarray([step for step, _ in block], currents.dtype).reshape(-1, *[1] * (currents.ndim - 1))
+        numbers = block[0][0]
+        if len(block) > 1:  # one is no array: it would be copied to a device for each population
+            numbers = xp.asarray([step for step, _ in block], currents.dtype).reshape(-1, *[1] * (currents.ndim - 1))
         membranes, emitted = self._scratch(currents)
         xp.multiply(currents, numbers, out=membranes)
         membranes += self.how.initial * v_th
