@@ -22,10 +22,10 @@ nanospike {version}: spiking language models, distilled from BERT without PyTorc
 nanospike NAME --help says what a command can be asked for; nanospike NAME is python -m nanospike.NAME."""
 
 
-def commands(folder=Path(__file__).parent):
-    """{name: what it does} of every command in `folder`, read without importing any."""
+def commands(folder=Path(__file__).parent, names="*"):
+    """{name: what it does} of every command in `folder`, read without importing any. names: a pattern of theirs."""
     found = {}
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted(folder.glob(f"{names}.py")):
         module = ast.parse(path.read_text(encoding="utf-8"))
         head, separator, line = (ast.get_docstring(module) or "").partition("\n")[0].partition(": ")
         has_main = any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in module.body)
@@ -53,7 +53,7 @@ def main(argv=None):
         print(usage())
     elif first == "--version":
         print(f"nanospike {__version__}")
-    elif first in commands():
+    elif first.isidentifier() and commands(names=first):
         typed_as(f"python -m nanospike.{first}", f"{door()} {first}")
         sys.argv[1:] = argv[1:]
         runpy.run_module(f"nanospike.{first}", run_name="__main__", alter_sys=True)

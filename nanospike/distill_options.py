@@ -14,7 +14,7 @@ from .model.simulate import DRIVES
 from .solvers.adjoint import ADJOINT_METHODS, FORWARD_METHODS
 from .training.initial import FRESH, NEURONS
 from .training.monitor import PROBE_STEPS
-from .training.options import TrainingOptions
+from .training.options import WITH_LOGITS, TrainingOptions
 from .training.resume import begun_with
 from .training.shift_options import ShiftOptions
 from .training.teaching import loss_terms
@@ -27,7 +27,8 @@ FEW_STEPS = (1, 2, 4)
 WITHOUT_MULTIPLICATIONS = {"operators": "shift", "weights": "ternary", "spikes": "signed"}
 # Options that a run which goes on takes from its beginning, and what they were where it did not say.
 BEGUN = {"operators": "float", "weights": "float", "embedding_weights": "float", "spikes": "binary"}
-BEGUN |= {"stages": (), "epochs": (), "few_steps": (4,)}
+BEGUN |= {"head": "learnt", "stages": (), "epochs": (), "few_steps": (4,)}
+HEADS = ("fitted", "learnt")
 STAGE_LEARNING_RATES = {"general": 1e-3, "internal": 1e-3, "prediction": 3e-4, "few-steps": 2e-4}
 
 
@@ -97,6 +98,13 @@ class Distill(OwnFiles, ShiftOptions, TrainingOptions):
     attention: float = option("weight of the attention scores in the loss (their squares are large numbers)", 0.01)
     logits: float = option("weight of the teacher's logits in the stages prediction and few-steps", 1.0)
     labels: float = option("weight of the task's labels in the stages prediction and few-steps", 0.0)
+    head: str | None = option(
+        "how the classifier begins, before the first of the stages prediction and few-steps: fitted by least squares "
+        "to the teacher's logits, or learnt from what it is; without it, fitted, but learnt where a student of --init "
+        "has one and begins with that stage",
+        None,
+        choices=HEADS,
+    )
     keep_internal: float = option("weight of the internal stage's loss within the stages prediction and few-steps", 0.0)
     temperature: float = option("temperature of the logits of teacher and student, where they are compared", 1.0)
     mask: float = option(
@@ -225,10 +233,12 @@ class Distill(OwnFiles, ShiftOptions, TrainingOptions):
             raise InputError("--teacher-cache: with --mask no text comes twice, there is nothing to keep")
         if self.mask and self.cache_dir and "general" not in self.stages:
             raise InputError("--cache-dir: with --mask no text comes twice, there is nothing to keep but a corpus")
-        if not {"prediction", "few-steps"} & set(self.stages) and (self.labels or self.keep_internal):
+        if not set(WITH_LOGITS) & set(self.stages) and (self.labels or self.keep_internal or self.head):
             raise InputError(
-                "--labels, --keep-internal: for the stages prediction and few-steps, which --stages leaves out"
+                "--labels, --keep-internal, --head: for the stages prediction and few-steps, which --stages leaves out"
             )
+        if self.head == "fitted" and not self.logits:
+            raise InputError("--head fitted: to the teacher's logits, which --logits 0 leaves out")
         if self.class_weights and not self.labels:
             raise InputError("--class-weights: for the loss of the labels, which --labels 0 leaves out")
         for stage in self.stages:

@@ -10,7 +10,6 @@ import math
 import os
 import threading
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -115,6 +114,8 @@ class Workers:
 
     def _threads(self):
         """The pool, made when it is first needed, and anew in a process that was forked: a fork has no threads."""
+        from concurrent.futures import ThreadPoolExecutor
+
         if self._process not in (None, os.getpid()):
             self._lock = threading.Lock()  # a thread of the process that was forked may have held it
         with self._lock:

@@ -4,7 +4,6 @@ import argparse
 import math
 import os
 import sys
-import tomllib
 import types
 import typing
 from dataclasses import MISSING, asdict, field, fields
@@ -157,6 +156,8 @@ def _as_utf8(text):
 
 
 def _from_file(path, known):
+    import tomllib  # this and others that are seldom needed, only then: a first answer comes that much sooner
+
     try:
         values = {k.replace("-", "_"): v for k, v in tomllib.loads(path.read_text(encoding="utf-8-sig")).items()}
     except RecursionError:

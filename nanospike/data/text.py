@@ -1,7 +1,6 @@
 """Tokenizing, and batches of similar length with dynamic padding."""
 
 import functools
-import hashlib
 import json
 import warnings
 from dataclasses import dataclass, replace
@@ -44,6 +43,8 @@ class Encoded:
 
     def digest(self):
         """A hash of the ids and segments of all examples."""
+        import hashlib
+
         digest = hashlib.sha256(self.lengths.tobytes())
         for ids, types in zip(self.ids, self.types, strict=True):
             digest.update(ids.tobytes() + types.tobytes())

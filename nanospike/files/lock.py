@@ -2,7 +2,7 @@
 
 import json
 import os
-import socket
+import platform
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -40,7 +40,7 @@ class Lock:
                 return None
             if self._is_there(handle):
                 os.truncate(handle, 0)
-                told = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}
+                told = {"process": os.getpid(), "host": platform.node(), "since": time.strftime("%F %T")}
                 os.pwrite(handle, json.dumps(told).encode(), 0)
                 return handle
             os.close(handle)  # its owner has removed it meanwhile

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import re
-import secrets
 import shutil
 import struct
 import time
@@ -173,7 +172,7 @@ def replacing(path):
     another, and their numbers are no names. What it holds is on the disk before it has the name.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
     try:
         yield temporary
         for written in (*temporary.glob("**/*"), temporary):

@@ -29,20 +29,24 @@ def pack(pattern, kind):
     return digits.reshape(-1, 5) @ POWERS
 
 
-def unpack(data, kind, shape):
-    """The pattern, int8 of `shape`, of the bytes that `pack` made. ValueError where they are too few, many or large."""
+def require_bytes(data, kind, shape):
+    """ValueError unless `data` can be what `pack` makes of a pattern of this shape."""
     size = math.prod(shape)
     if data.dtype != np.uint8 or data.shape != (-(-size // PER_BYTE[kind]),):
         raise ValueError(f"found {data.dtype} {data.shape}, expected {-(-size // PER_BYTE[kind])} bytes")
+    if kind == "ternary" and data.size and data.max() >= 3**5:
+        raise ValueError(f"found a byte of {data.max()}, expected below {3**5}")
+
+
+def unpack(data, kind, shape):
+    """The pattern, int8 of `shape`, of the bytes that `pack` made, of which require_bytes says nothing."""
     if kind == "binary":
         values = np.unpackbits(data, bitorder="little").view(np.int8)
         values *= 2
         values -= 1
     else:
-        if data.size and data.max() >= 3**5:
-            raise ValueError(f"found a byte of {data.max()}, expected below {3**5}")
         values = DIGITS.take(data, axis=0).reshape(-1)
-    return np.ascontiguousarray(values[:size]).reshape(shape)
+    return np.ascontiguousarray(values[: math.prod(shape)]).reshape(shape)
 
 
 def packed(tensors, patterns):

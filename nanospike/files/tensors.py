@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..config.errors import InputError
-from .packing import PER_BYTE, packed_tensors, unpack
+from .packing import PER_BYTE, packed_tensors, require_bytes, unpack
 
 # name in a header: how it lies there; what NumPy has no type for is made of its bits
 KINDS = {
@@ -77,13 +77,19 @@ class Packed:
     def ndim(self):
         return len(self.shape)
 
-    def parts(self):
-        """(pattern int8 (O, I), scale float32 (O,)) as they are in the file."""
+    def bytes(self):
+        """(bytes (n,) uint8, scale float32 (O,)) as they are in the file."""
+        data = np.asarray(self.data)
         try:
-            pattern = unpack(np.asarray(self.data), self.kind, self.shape)
+            require_bytes(data, self.kind, self.shape)
         except ValueError as error:
             raise InputError(f"{self.data.path}: {self.data.name} ({self.kind}, {self.shape}): {error}") from None
-        return pattern, np.asarray(self.scale, np.float32)
+        return data, np.asarray(self.scale, np.float32)
+
+    def parts(self):
+        """(pattern int8 (O, I), scale float32 (O,))"""
+        data, scale = self.bytes()
+        return unpack(data, self.kind, self.shape), scale
 
     def __array__(self, dtype=None, copy=None):
         pattern, scale = self.parts()

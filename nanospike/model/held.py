@@ -4,7 +4,7 @@
     binary    eight values a byte, the first lowest, -1 and 1 as 0 and 1
 
 In a file five ternary values share a byte (files/packing.py); four are read three times as fast, as each byte is the
-number of a row of a table.
+number of a row of a table. Tables, of which a text needs a few rows, stay as they are in the file.
 
 Axes: O outputs (rows), I inputs.
 """
@@ -14,6 +14,7 @@ import functools
 import numpy as np
 
 from ..arrays.backend import namespace, to_host
+from ..files import packing
 
 PER_BYTE = {"ternary": 4, "binary": 8}
 
@@ -39,7 +40,7 @@ class PackedRows:
 
     def __getitem__(self, index):
         """Float rows.   index (...) int  ->  (..., I)"""
-        rows = self._unpacked(self.codes[index], self.scale.dtype.name)
+        rows = self._pattern(index, self.scale.dtype.name)
         rows *= self.scale[index][..., None]
         return rows
 
@@ -48,7 +49,7 @@ class PackedRows:
 
     def split(self):
         """(pattern int8 (O, I), scale (O,)), as quantise.split gives them of the float weights."""
-        pattern = self._unpacked(self.codes, "int8")
+        pattern = self._pattern(slice(None), "int8")
         pattern *= namespace(self.scale).sign(self.scale).astype("int8")[:, None]
         return pattern, abs(self.scale) * pattern.any(axis=1)
 
@@ -57,11 +58,27 @@ class PackedRows:
         """The largest size of a weight, a float."""
         return float(self.split()[1].max())
 
-    def _unpacked(self, codes, dtype):
-        """(..., O', I) of codes (..., O', n), a fresh contiguous array."""
+    def _pattern(self, index, dtype):
+        """Rows of the pattern, a fresh contiguous array of this dtype.   index (...)  ->  (..., I)"""
+        codes = self.codes[index]
         values = _values(self.kind, dtype, namespace(codes)).take(codes, axis=0)
         values = values.reshape(*codes.shape[:-1], -1)[..., : self.shape[1]]
         return namespace(codes).ascontiguousarray(values)
+
+
+class FileRows(PackedRows):
+    """The same, held as the bytes that packing.pack makes of the pattern, checked: rows begin within a byte."""
+
+    def __init__(self, codes, scale, kind, shape):
+        self.codes, self.scale, self.kind, self.shape = codes, scale, kind, shape
+
+    def _pattern(self, index, dtype):
+        xp, (rows, width), per_byte = namespace(self.codes), self.shape, packing.PER_BYTE[self.kind]
+        first, skipped = xp.divmod(xp.arange(rows)[index][..., None] * width, per_byte)
+        places = first + xp.arange(-(-width // per_byte) + 1)
+        codes = self.codes.take(xp.minimum(places, len(self.codes) - 1))
+        values = _file_values(self.kind, dtype, xp).take(codes, axis=0).reshape(*codes.shape[:-1], -1)
+        return xp.take_along_axis(values, skipped + xp.arange(width), axis=-1)
 
 
 def _codes(pattern, per_byte):
@@ -80,3 +97,10 @@ def _values(kind, dtype, xp):
     bits = 8 // PER_BYTE[kind]
     digits = np.arange(256)[:, None] >> np.arange(0, 8, bits) & (2**bits - 1)
     return xp.asarray(digits - 1 if kind == "ternary" else 2 * digits - 1, dtype)
+
+
+@functools.cache
+def _file_values(kind, dtype, xp):
+    """The same of a byte of a file."""
+    every = np.arange(3**5 if kind == "ternary" else 256, dtype=np.uint8)
+    return xp.asarray(packing.unpack(every, kind, (len(every), packing.PER_BYTE[kind])), dtype)

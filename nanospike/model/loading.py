@@ -19,7 +19,7 @@ from ..files.model_files import (
 )
 from ..files.tensors import Packed, require_directory
 from . import equilibrium, recurrence, settling
-from .held import PackedRows
+from .held import FileRows, PackedRows
 from .quantise import low_bit_names
 from .student import ONLY_FOR_TRAINING, Student, fresh_distill_map
 
@@ -37,12 +37,15 @@ def load_held(directory, device="cpu", dtype="float32"):
         if packed:
             tensors = {n: t for n, t in tensors.items() if n not in ONLY_FOR_TRAINING}
         arrays = placed({n: t for n, t in tensors.items() if n not in packed}, device, dtype, copy=False)
-        return arrays | {n: _packed_rows(t, device, dtype) for n, t in packed.items()}
+        return arrays | {n: _packed_rows(n, t, device, dtype) for n, t in packed.items()}
 
     return _loaded(directory, device, dtype, hold).held()
 
 
-def _packed_rows(stored, device, dtype):
+def _packed_rows(name, stored, device, dtype):
+    if name.startswith("embeddings."):
+        codes, scale = stored.bytes()
+        return FileRows(to_device(codes, device), to_device(scale.astype(dtype), device), stored.kind, stored.shape)
     pattern, scale = stored.parts()
     return PackedRows(to_device(pattern, device), to_device(scale.astype(dtype), device), stored.kind)
 

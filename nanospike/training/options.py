@@ -11,6 +11,8 @@ from ..arrays.workers import WORKERS_HELP
 from ..config.errors import InputError
 from ..config.options import option, require_at_least
 
+WITH_LOGITS = ("prediction", "few-steps")  # stages of distill
+
 
 def part_of(share, number):
     """share * number, without what rounding adds or takes: 7, not a little more, of 0.28 and 25; 29 of 0.29 and 100."""

@@ -17,7 +17,6 @@ Whether several processes were started is read from the environment that their l
 alone never imports mpi4py. On a GPU the sums go through the host; give each rank its own by CUDA_VISIBLE_DEVICES.
 """
 
-import hashlib
 import os
 import sys
 import time
@@ -137,6 +136,8 @@ class World:
         """InputError unless the {name: array} have the same bits on all ranks."""
         if not self.comm:
             return
+        import hashlib
+
         digest = hashlib.blake2b(digest_size=16)
         for array in arrays.values():
             digest.update(np.ascontiguousarray(to_host(array)).data)

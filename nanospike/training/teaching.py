@@ -14,9 +14,10 @@ from ..model.loss import LossWeights, Targets
 from ..model.recurrence import project
 from ..model.simulate import SpikingRun
 from ..model.student import mean_rate
+from .head_fit import begin_with_head
 from .loop import Stage
 from .monitor import Monitor, gap_probe
-from .options import part_of
+from .options import WITH_LOGITS, part_of
 from .pruning import Pruning
 from .stability import Stability
 from .teacher_cache import computed, parts_of, targets
@@ -26,7 +27,7 @@ def loss_terms(options, stage):
     """The LossWeights of a stage."""
     common = {"temperature": options.temperature, "layer_map": options.layer_map or None}
     common["spikes"] = options.spike_penalty_in(stage)
-    if stage not in ("prediction", "few-steps"):
+    if stage not in WITH_LOGITS:
         return LossWeights(**common, hidden=options.hidden, attention=options.attention, logits=0.0, labels=0.0)
     return LossWeights(
         **common,
@@ -49,7 +50,21 @@ def stages_of(options, teacher, student, data, workers, masking=None):
     if options.prune:
         pruning = Pruning(student, stages[-1].data, options.prune, workers)
         stages[-1] = replace(stages[-1], begin=pruning.begin, project=pruning.project)
+    if (i := first_with_logits(options)) is not None:
+        fit = functools.partial(begin_with_head, student, teacher, stages[i].data, workers)
+        stages[i] = replace(stages[i], begin=functools.partial(_both, stages[i].begin, fit))
     return stages
+
+
+def first_with_logits(options):
+    """The number of the stage before which a classifier is fitted; None where none is."""
+    stages = [i for i, name in enumerate(options.stages) if name in WITH_LOGITS]
+    return stages[0] if stages and options.logits and options.head == "fitted" else None
+
+
+def _both(first, second, start):
+    first(start)
+    second(start)
 
 
 def cache_of(options):

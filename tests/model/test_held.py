@@ -11,7 +11,8 @@ from models import random_batch, random_student
 import nanospike
 from nanospike.arrays.backend import to_device, to_host
 from nanospike.arrays.tree import leaves
-from nanospike.model.held import PackedRows
+from nanospike.files.packing import pack
+from nanospike.model.held import FileRows, PackedRows
 from nanospike.model.loading import load_held
 from nanospike.model.quantise import low_bit_names, split
 from nanospike.model.simulate import SpikingRun
@@ -38,14 +39,18 @@ def test_bytes_by_hand():
 @given(seed=st.integers(0, 2**31), shape=st.tuples(st.integers(1, 7), st.integers(1, 19)))
 def test_rows_and_matrix_are_patterns_times_scales(kind, seed, shape):
     pattern, scale = drawn(kind, shape, seed)
-    held, wanted = PackedRows(pattern, scale, kind), pattern * scale[:, None]
-    index = np.random.default_rng(seed).integers(0, shape[0], (2, 3))
-    for found, expected in ((held[index], wanted[index]), (held.T, wanted.T), (np.asarray(held), wanted)):
-        assert found.dtype == np.float32 and np.array_equal(found, expected)
-    assert held.nbytes == shape[0] * (-(-shape[1] // {"ternary": 4, "binary": 8}[kind]) + 4)
-    assert held.shape == shape and held.largest == abs(wanted).max()
-    for found, expected in zip(held.split(), split(wanted), strict=True):
-        assert found.dtype == expected.dtype and np.array_equal(found, expected)
+    wanted, index = pattern * scale[:, None], np.random.default_rng(seed).integers(0, shape[0], (2, 3))
+    as_in_a_file = FileRows(pack(pattern, kind), scale, kind, shape)
+    for held in (PackedRows(pattern, scale, kind), as_in_a_file):
+        expected = (held[index], wanted[index]), (held[:2], wanted[:2]), (held.T, wanted.T), (np.asarray(held), wanted)
+        for found, values in expected:
+            assert found.dtype == np.float32 and np.array_equal(found, values)
+        assert held.shape == shape and held.largest == abs(wanted).max()
+        for found, values in zip(held.split(), split(wanted), strict=True):
+            assert found.dtype == values.dtype and np.array_equal(found, values)
+    per_byte = {"ternary": 4, "binary": 8}[kind]
+    assert PackedRows(pattern, scale, kind).nbytes == shape[0] * (-(-shape[1] // per_byte) + 4)
+    assert as_in_a_file.nbytes == -(-pattern.size // {"ternary": 5, "binary": 8}[kind]) + 4 * shape[0]
 
 
 @KINDS
