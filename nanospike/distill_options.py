@@ -27,8 +27,8 @@ FEW_STEPS = (1, 2, 4)
 WITHOUT_MULTIPLICATIONS = {"operators": "shift", "weights": "ternary", "spikes": "signed"}
 # Options that a run which goes on takes from its beginning, and what they were where it did not say.
 BEGUN = {"operators": "float", "weights": "float", "embedding_weights": "float", "spikes": "binary"}
-BEGUN |= {"head": "learnt", "stages": (), "epochs": (), "few_steps": (4,)}
-HEADS = ("fitted", "learnt")
+BEGUN |= {"stages": (), "epochs": (), "few_steps": (4,), "classifier": "learnt"}
+CLASSIFIERS = ("fitted", "learnt")
 STAGE_LEARNING_RATES = {"general": 1e-3, "internal": 1e-3, "prediction": 3e-4, "few-steps": 2e-4}
 
 
@@ -98,12 +98,12 @@ class Distill(OwnFiles, ShiftOptions, TrainingOptions):
     attention: float = option("weight of the attention scores in the loss (their squares are large numbers)", 0.01)
     logits: float = option("weight of the teacher's logits in the stages prediction and few-steps", 1.0)
     labels: float = option("weight of the task's labels in the stages prediction and few-steps", 0.0)
-    head: str | None = option(
-        "how the classifier begins, before the first of the stages prediction and few-steps: fitted by least squares "
-        "to the teacher's logits, or learnt from what it is; without it, fitted, but learnt where a student of --init "
-        "has one and begins with that stage",
+    classifier: str | None = option(
+        "how it begins, before the first of the stages prediction and few-steps: fitted by least squares to the "
+        "teacher's logits, or learnt from what it is; without it, fitted, but learnt where a student of --init begins "
+        "with few-steps",
         None,
-        choices=HEADS,
+        choices=CLASSIFIERS,
     )
     keep_internal: float = option("weight of the internal stage's loss within the stages prediction and few-steps", 0.0)
     temperature: float = option("temperature of the logits of teacher and student, where they are compared", 1.0)
@@ -207,6 +207,11 @@ class Distill(OwnFiles, ShiftOptions, TrainingOptions):
             raise InputError(f"--data-dir: needed for --task {self.task}")
 
     @property
+    def learns_logits(self):
+        """Whether a stage learns from the teacher's logits."""
+        return bool(self.logits) and not set(WITH_LOGITS).isdisjoint(self.stages)
+
+    @property
     def recurrent(self):
         return self.feedback or self.looped or self.lateral
 
@@ -233,12 +238,11 @@ class Distill(OwnFiles, ShiftOptions, TrainingOptions):
             raise InputError("--teacher-cache: with --mask no text comes twice, there is nothing to keep")
         if self.mask and self.cache_dir and "general" not in self.stages:
             raise InputError("--cache-dir: with --mask no text comes twice, there is nothing to keep but a corpus")
-        if not set(WITH_LOGITS) & set(self.stages) and (self.labels or self.keep_internal or self.head):
-            raise InputError(
-                "--labels, --keep-internal, --head: for the stages prediction and few-steps, which --stages leaves out"
-            )
-        if self.head == "fitted" and not self.logits:
-            raise InputError("--head fitted: to the teacher's logits, which --logits 0 leaves out")
+        if not set(WITH_LOGITS) & set(self.stages) and (self.labels or self.keep_internal or self.classifier):
+            given = "--labels, --keep-internal, --classifier"
+            raise InputError(f"{given}: for the stages prediction and few-steps, which --stages leaves out")
+        if self.classifier == "fitted" and not self.logits:
+            raise InputError("--classifier fitted: to the teacher's logits, which --logits 0 leaves out")
         if self.class_weights and not self.labels:
             raise InputError("--class-weights: for the loss of the labels, which --labels 0 leaves out")
         for stage in self.stages:
@@ -263,13 +267,13 @@ class Distill(OwnFiles, ShiftOptions, TrainingOptions):
         """
         begun = begun_with(self.output_dir) if self.resume else {}
         for name in (n for n in BEGUN if begun and not getattr(self, n)):
-            value = begun.get(name, BEGUN[name])
+            value = BEGUN[name] if begun.get(name) is None else begun[name]
             if isinstance(BEGUN[name], tuple):
                 value = tuple(value) if isinstance(value, list | tuple) else (value,)  # few_steps was one number once
             kind = (int, float) if name in ("epochs", "few_steps") else str
             if not all(isinstance(v, kind) for v in (value if isinstance(value, tuple) else (value,))):
                 raise InputError(f"--resume: {self.output_dir}: training_args.json: {name}: found {value!r}")
-            if name != "few_steps" or "few-steps" in self.stages:
+            if {"few_steps": "few-steps" in self.stages, "classifier": self.learns_logits}.get(name, True):
                 object.__setattr__(self, name, value)
         free = self.operators is None and self.init in FRESH and self._may_shift()
         if free:

@@ -24,7 +24,7 @@ from nanospike.__main__ import commands
 
 RATE = 0.01
 OWN = {"task": None, "data_dir": None, "train_file": "{p}/own.csv"}
-PREDICTION = {"stages": "prediction", "head": "learnt"}
+PREDICTION = {"stages": "prediction", "classifier": "learnt"}
 FEW = {"stages": "few-steps", "epochs": 4}
 LOOP = {"feedback": True}
 FRESH = {"max_steps": 1}
@@ -315,7 +315,7 @@ DISTILL = TRAINING | {
     "attention": Row(0.01, 1.0, "weights log", check=losses("attention")),
     "logits": Row(1.0, 3.0, "log", given=PREDICTION, check=losses("logits")),
     "labels": Row(0.0, 2.0, "weights log", given=PREDICTION, check=losses("labels")),
-    "head": Row("fitted", "learnt", "weights log", given={"stages": "prediction"}),
+    "classifier": Row("fitted", "learnt", "weights log", given={"stages": "prediction"}),
     "keep_internal": Row(0.0, 0.5, "weights log", given=PREDICTION, check=losses("keep_internal")),
     "temperature": Row(1.0, 3.0, "weights log", given=PREDICTION, check=losses("temperature")),
     "mask": Row(0, 0.3, "weights"),

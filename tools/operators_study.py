@@ -20,7 +20,7 @@ from nanospike.start import command
 
 STEPS = (1, 2, 4, 8, 16)
 SHOWN = 4  # time steps at which spikes and the gap are shown
-LEARN = "--stages internal,prediction --epochs 1,0.5 --learning-rate 1e-3,3e-4"
+LEARN = "--classifier learnt --stages internal,prediction --epochs 1,0.5 --learning-rate 1e-3,3e-4"
 FEW = "--stages few-steps --epochs 0.25 --learning-rate 2e-4 --few-steps 1,2,4,8"
 TERNARY = "--operators shift --weights ternary --embedding-weights ternary"
 

@@ -98,7 +98,7 @@ def distill_argv(options, name, data):
     recipe = [f"{flag(n)}={','.join(map(str, v)) if isinstance(v, tuple) else v}" for n, v in values.items()]
     where = ["--task", TASK, "--data-dir", data, "--teacher", options.teacher]
     fixed = ["--stages", "internal,prediction", "--attention", "1", "--save-every", "100", "--operators", "float"]
-    fixed += ["--cache-dir", options.work / "cache"]
+    fixed += ["--classifier", "learnt", "--cache-dir", options.work / "cache"]
     return [*where, *fixed, *recipe, *STUDENTS[name].split()]
 
 

@@ -19,7 +19,7 @@ from nanospike.files.model_files import read_json
 from nanospike.start import command
 
 STEPS = ("2", "4", "8", "16")
-LEARN = "--stages internal,prediction --epochs 1,0.5 --learning-rate 1e-3,3e-4"
+LEARN = "--classifier learnt --stages internal,prediction --epochs 1,0.5 --learning-rate 1e-3,3e-4"
 FEW = "--stages few-steps --few-steps 4 --epochs 0.25 --learning-rate 2e-4"
 LABELS = "--stages prediction --epochs 1.5 --learning-rate 3e-4 --logits 0 --labels 1"
 PART = 10_000  # training examples of the rows that are compared with a baseline

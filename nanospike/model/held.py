@@ -74,11 +74,14 @@ class FileRows(PackedRows):
 
     def _pattern(self, index, dtype):
         xp, (rows, width), per_byte = namespace(self.codes), self.shape, packing.PER_BYTE[self.kind]
-        first, skipped = xp.divmod(xp.arange(rows)[index][..., None] * width, per_byte)
-        places = first + xp.arange(-(-width // per_byte) + 1)
+        values = _file_values(self.kind, dtype, xp)
+        if isinstance(index, slice) and index == slice(None):
+            return values.take(self.codes, axis=0).reshape(-1)[: rows * width].reshape(self.shape)
+        start = xp.arange(rows)[index][..., None] * width
+        places = start // per_byte + xp.arange(-(-width // per_byte) + 1)
         codes = self.codes.take(xp.minimum(places, len(self.codes) - 1))
-        values = _file_values(self.kind, dtype, xp).take(codes, axis=0).reshape(*codes.shape[:-1], -1)
-        return xp.take_along_axis(values, skipped + xp.arange(width), axis=-1)
+        values = values.take(codes, axis=0).reshape(*codes.shape[:-1], -1)
+        return xp.take_along_axis(values, start % per_byte + xp.arange(width), axis=-1)
 
 
 def _codes(pattern, per_byte):

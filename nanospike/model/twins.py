@@ -15,6 +15,8 @@ from .neuron import POPULATIONS, UNKNOWN, bounds
 
 GELU = ("gelu", "gelu_python")  # values of hidden_act that the twin of an encoder computes
 WIDEST = 16 * 1024  # bytes of a row: the kernels keep three in a block's shared memory
+SINGLE = {np.dtype(np.float32)}
+SINGLE_OR_DOUBLE = SINGLE | {np.dtype(np.float64)}
 
 _state = {"device": True, "host": False}
 
@@ -42,10 +44,10 @@ def usable(*arrays):
     """Whether kernels can run on these arrays, of one dtype: float32, on a GPU also float64."""
     if not all(hasattr(a, "dtype") for a in arrays):  # a table whose rows are made low-bit as they are read
         return False
-    kinds, xp = {a.dtype.name for a in arrays}, namespace(*arrays)
+    kinds, xp = {a.dtype for a in arrays}, namespace(*arrays)
     if xp is np:
-        return _state["host"] and kinds == {"float32"}
-    return _state["device"] and len(kinds) == 1 and kinds < {"float32", "float64"} and has_kernels(xp)
+        return _state["host"] and kinds == SINGLE
+    return _state["device"] and len(kinds) == 1 and kinds < SINGLE_OR_DOUBLE and has_kernels(xp)
 
 
 def update(*arrays):

@@ -11,7 +11,6 @@ from ..files.model_files import read_json
 from ..model.families import student_shape
 from ..model.fresh import init_student, with_classifier, with_operators, with_thresholds
 from ..model.loading import load_student
-from .options import WITH_LOGITS
 from .query_thresholds import with_calibrated_thresholds
 from .shift_options import MADE_OF
 
@@ -42,11 +41,8 @@ def with_student(options):
     """
     if options.init in FRESH:
         spiking_queries = "query" in chosen(options.operators or "float")
-        values = (
-            NEURONS
-            | MADE_OF
-            | {"head": "fitted", "student": "spiking", "thresholds": "calibrated" if spiking_queries else "fixed"}
-        )
+        values = NEURONS | MADE_OF | {"student": "spiking", "thresholds": "calibrated" if spiking_queries else "fixed"}
+        values["classifier"] = "fitted" if options.learns_logits else None
         return replace(options, **{n: v for n, v in values.items() if getattr(options, n) is None})
     places = [
         p for p in (Path(options.init), Path(options.init) / (options.task or "")) if (p / "config.json").exists()
@@ -58,8 +54,10 @@ def with_student(options):
     theirs = {n: getattr(config, n) for n in (*NEURONS, *LOOP, *MADE_OF)}
     theirs |= {"encoders": config.num_hidden_layers, "student": config.activation}
     defaults = {f.name: f.default for f in fields(options)}
-    knows = not config.headless and options.stages[0] in WITH_LOGITS
-    changes = {"init": str(places[0]), "head": options.head or ("learnt" if knows else "fitted")}
+    changes = {"init": str(places[0])}
+    if options.classifier is None and options.learns_logits:
+        knows = options.stages[0] == "few-steps" and not config.headless
+        changes["classifier"] = "learnt" if knows else "fitted"
     for name, value in theirs.items():
         asked = getattr(options, name)
         if asked == defaults[name]:

@@ -148,14 +148,17 @@ def has_checkpoint(directory):
 def _decisive(options):
     """The options of a run without what changes nothing: where a cache is, but not whether there is one.
 
-    Without one, a stage of one epoch does not round the teacher's activations. few_steps was one number once.
+    Without one, a stage of one epoch does not round the teacher's activations. few_steps was one number once, and every
+    classifier was learnt.
     """
     if "cache_dir" in options:
         options = options | {"cache_dir": options["cache_dir"] is not None}
     if isinstance(options.get("few_steps"), int):
         options = options | {"few_steps": [options["few_steps"]]}
-    if "few_steps" in options and "few-steps" not in (options.get("stages") or ()):
-        options = options | {"few_steps": []}
+    if "few_steps" in options:  # those of distill
+        options = options | {"classifier": options.get("classifier") or "learnt"}
+        if "few-steps" not in (options.get("stages") or ()):
+            options = options | {"few_steps": []}
     return options
 
 

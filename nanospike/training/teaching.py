@@ -14,7 +14,7 @@ from ..model.loss import LossWeights, Targets
 from ..model.recurrence import project
 from ..model.simulate import SpikingRun
 from ..model.student import mean_rate
-from .head_fit import begin_with_head
+from .classifier_fit import begin_with_classifier
 from .loop import Stage
 from .monitor import Monitor, gap_probe
 from .options import WITH_LOGITS, part_of
@@ -51,15 +51,16 @@ def stages_of(options, teacher, student, data, workers, masking=None):
         pruning = Pruning(student, stages[-1].data, options.prune, workers)
         stages[-1] = replace(stages[-1], begin=pruning.begin, project=pruning.project)
     if (i := first_with_logits(options)) is not None:
-        fit = functools.partial(begin_with_head, student, teacher, stages[i].data, workers)
+        fit = functools.partial(begin_with_classifier, student, teacher, stages[i].data, workers)
         stages[i] = replace(stages[i], begin=functools.partial(_both, stages[i].begin, fit))
     return stages
 
 
 def first_with_logits(options):
     """The number of the stage before which a classifier is fitted; None where none is."""
-    stages = [i for i, name in enumerate(options.stages) if name in WITH_LOGITS]
-    return stages[0] if stages and options.logits and options.head == "fitted" else None
+    if options.classifier != "fitted":
+        return None
+    return next(i for i, name in enumerate(options.stages) if name in WITH_LOGITS)
 
 
 def _both(first, second, start):

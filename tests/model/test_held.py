@@ -62,6 +62,9 @@ def test_a_product_on_every_backend(kind, dtype, xp, device):
     found = to_device(x, device) @ held.T
     assert type(found) is type(xp.zeros(1)) and found.dtype == dtype
     np.testing.assert_allclose(to_host(found), x @ (pattern * scale[:, None]).T, rtol=1e-6, atol=1e-6)
+    codes, index = to_device(pack(pattern, kind), device), np.array([[5, 0], [2, 5]])
+    rows = FileRows(codes, to_device(scale, device), kind, pattern.shape)[to_device(index, device)]
+    assert type(rows) is type(xp.zeros(1)) and np.array_equal(to_host(rows), (pattern * scale[:, None])[index])
 
 
 @KINDS
@@ -100,6 +103,12 @@ def test_loading_makes_no_float_table_on_the_way(kind, tmp_path):
     table = 20_000 * 32
     assert sum(p.nbytes for _, p in leaves(held.tree)) < now < 4 * table / 3
     assert peak < 4 * table  # bytes of the table in float32
+    tracemalloc.start()
+    try:
+        held.parameters()["embeddings.word_embeddings.weight"].split()
+        assert tracemalloc.get_traced_memory()[1] < 3 * table
+    finally:
+        tracemalloc.stop()
 
 
 def test_masters_in_a_file_are_made_low_bit_once(tmp_path):
