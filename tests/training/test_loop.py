@@ -606,7 +606,7 @@ def test_ten_steps_of_finetuning_fall(tmp_path):
 def test_ten_steps_of_distillation_fall(variant, places, tmp_path):
     rate = 3e-3 if "ann" in variant else 1e-2
     where = ("--teacher", places["model"], "--task", "sst-2", "--data-dir", four_texts(tmp_path))
-    options = ("--time-steps", 2, "--learning-rate", rate, *variant)
+    options = ("--time-steps", 2, "--learning-rate", rate, "--classifier", "learnt", *variant)
     assert run(distill.main, *where, "--output-dir", tmp_path / "out", *TEN_STEPS, *options) == 0
     curves = losses(tmp_path / "out").reshape(2, 10)
     assert (np.diff(curves) < 0).all() and (curves[:, -1] < 0.95 * curves[:, 0]).all(), curves
@@ -615,7 +615,7 @@ def test_ten_steps_of_distillation_fall(variant, places, tmp_path):
 def test_lateral_weights_stay_inhibiting_and_resume(places, tmp_path, monkeypatch):
     done, stopped = tmp_path / "whole", tmp_path / "stopped"
     argv = [a for a in distill_argv(places, "out", "--lateral") if a != "--feedback"]
-    argv += ["--learning-rate", "1e-2"]  # some weights then arrive at 0
+    argv += ["--learning-rate", "1e-2", "--classifier", "learnt"]  # some weights then arrive at 0
     assert run(distill.main, *argv, "--output-dir", done) == 0
     with monkeypatch.context() as patch:
         interrupt(patch, 6)
