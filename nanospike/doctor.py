@@ -20,7 +20,7 @@ from .results.classifier import Classifier
 from .start import command
 
 NEEDED = ("numpy", "scipy", "tokenizers", "safetensors")
-OPTIONAL = ("mpi4py", "matplotlib", "numba", "onnx", "onnxruntime")
+OPTIONAL = ("mpi4py", "matplotlib", "numba", "mkl", "onnx", "onnxruntime")
 WIDTH = 768  # of the matrices that are multiplied: BERT-base's
 TEXTS, STEPS = 64, 4  # of one reading of predictions
 

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
-from .arrays.backend import set_precision
+from .arrays.backend import set_host_product, set_precision
+from .arrays.machine import has_amx
 from .config.errors import InputError
 from .config.options import plain, plain_value
 from .files.lock import Lock
@@ -132,6 +133,12 @@ def accelerate(options):
         said = f"fused kernels, products in {options.precision}"
     else:
         said = use_fast(options.fast)
+        set_host_product(None)
+        if options.precision == "bfloat16":
+            from .arrays.half_products import product
+
+            set_host_product(product)
+            said += ", products in bfloat16 by MKL" + ("" if has_amx() else "; without AMX that gains nothing")
     if said and world().rank == 0:
         print(f"computing with {said}", file=sys.stderr)
 

@@ -199,7 +199,7 @@ def launch(source, name, dtype, shape, arguments):
 
 
 PRECISIONS = {"float32": 68, "tf32": 77, "bfloat16": 75}  # of products: cublasComputeType_t
-_products = {"compute": PRECISIONS["float32"]}
+_products = {"compute": PRECISIONS["float32"], "host": None}
 _scalars = {}
 
 
@@ -208,6 +208,11 @@ def set_precision(name):
     if name not in PRECISIONS:
         raise InputError(f"precision: found {name!r}, expected one of {', '.join(PRECISIONS)}")
     _products["compute"] = PRECISIONS[name]
+
+
+def set_host_product(function):
+    """What multiplies float32 matrices on a CPU, such as half_products.product; None: NumPy."""
+    _products["host"] = function
 
 
 def _scalar(value, dtype):
@@ -220,9 +225,13 @@ def _scalar(value, dtype):
 def product(a, b, out, transpose_a=False, transpose_b=False, accumulate=False):
     """out = op(a) op(b), or out += that: matrices, or stacks (n, ., .) of them, on a device by cuBLAS.
 
+    See set_precision and set_host_product for how factors are rounded.
+
     Matrices may be blocks of columns of others; stacks are C-contiguous.
     """
     if namespace(a, b, out) is np:
+        if _products["host"] and out.ndim == 2 and out.dtype == np.float32:
+            return _products["host"](a, b, out, transpose_a, transpose_b, accumulate)
         a, b = (m.swapaxes(-1, -2) if turned else m for m, turned in ((a, transpose_a), (b, transpose_b)))
         if accumulate:
             out += a @ b

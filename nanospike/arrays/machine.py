@@ -5,7 +5,8 @@ import os
 import re
 import shutil
 import subprocess
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, distributions, files
+from pathlib import Path
 
 import numpy as np
 
@@ -45,6 +46,24 @@ def _kernel():
 def processor():
     """{cores: of the machine, usable: by this process, quota: see cpu_quota}."""
     return {"cores": os.cpu_count(), "usable": cores(), "quota": cpu_quota()}
+
+
+def mkl_library():
+    """The path of MKL's library where the package `mkl` is installed, on Linux; else None."""
+    try:
+        listed = files("mkl") or ()
+    except PackageNotFoundError:
+        return None
+    found = (Path(f.locate()) for f in listed if f.name.startswith("libmkl_rt.so"))
+    return next((path.resolve() for path in found if path.exists()), None)
+
+
+def has_amx():
+    """Whether the processor multiplies bfloat16 tiles (AMX); None where the system does not say."""
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
 
 
 def slowed_by(environment, usable):

@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from ..arrays.backend import PRECISIONS
+from ..arrays.machine import mkl_library
 from ..arrays.workers import WORKERS_HELP
 from ..config.errors import InputError
 from ..config.options import option, require_at_least
@@ -20,12 +22,24 @@ def part_of(share, number):
 
 
 FAST_HELP = "on the CPU, compile what stands between matrix products, if numba is installed"
-PRECISION_HELP = "how products on a GPU round their factors; sums are float32"
+PRECISION_HELP = (
+    "how products round their factors; sums are float32. tf32: on a GPU; bfloat16: on a GPU, or on a CPU (worth it "
+    "with AMX), where it needs the extras fast and mkl"
+)
 
 
 def require_precision(options):
-    if options.precision != "float32" and options.device != "cuda":
+    """InputError for a precision that the device cannot have."""
+    if options.precision == "float32" or options.device == "cuda":
+        return
+    if options.precision != "bfloat16":
         raise InputError(f"--precision {options.precision}: for --device cuda, found {options.device}")
+    if not options.fast:
+        raise InputError("--precision bfloat16: on a CPU for compiled blocks, found --no-fast")
+    missing = [name for name, there in (("numba", find_spec("numba")), ("mkl", mkl_library())) if not there]
+    if missing:
+        told = f"{' and '.join(missing)} missing; pip install 'nanospike[fast,mkl]'"
+        raise InputError(f"--precision bfloat16: on a CPU it needs numba and mkl: {told}")
 
 
 @dataclass(frozen=True, kw_only=True)
