@@ -9,7 +9,8 @@ the same graph, loss and update in eager PyTorch; it runs under another interpre
 
 step        one distillation step (teacher, equilibrium, adjoint, update) on real SST-2 batches of 32 and 64, against
             the peer with the same row-sparse update of the embedding tables (`sparse`), with torch.optim.AdamW over
-            whole tables (`dense`), and against the published procedure in the peer (T = 100, padded to 64 tokens);
+            whole tables (`dense`), with --bfloat16 also under autocast (`autocast`), and against the published
+            procedure in the peer (T = 100, padded to 64 tokens);
             GFLOP/s of useful work (no padding) over the sgemm peak of the same run; peak memory of each
 simulation  one simulated step over one equilibrium forward, and T = 32 over the SST-2 dev set with --dev
 sentence    one sentence by one worker, the model loaded: milliseconds at T = 4, and T = 16 over its equilibrium
@@ -34,6 +35,7 @@ import growth
 import numpy as np
 
 import nanospike
+from nanospike.arrays.backend import set_host_product
 from nanospike.arrays.tree import nest
 from nanospike.arrays.workers import Workers, shares
 from nanospike.config.models import BertConfig
@@ -50,9 +52,10 @@ from nanospike.model.teacher import Teacher, load_teacher, with_classifier
 from nanospike.results.inference import run_student
 from nanospike.training import teaching
 from nanospike.training.optim import AdamW
+from nanospike.training.options import require_precision
 
 QUICK = "--only step,simulation,sentence --sizes 3x384 --rounds 3 --steps 6"
-FAST = "NANOSPIKE_BENCH_FAST"
+FAST, HALF = "NANOSPIKE_BENCH_FAST", "NANOSPIKE_BENCH_BFLOAT16"
 SENTENCE = 24  # word pieces
 BATCHES = 24  # real batches that the programs go through, again and again
 SIZES = {"4x128": (4, 32), "4x128 b64": (4, 64), "3x384": (3, 32), "3x384 b64": (3, 64), "4x768": (4, 32)}
@@ -234,9 +237,9 @@ def ours_on(directory, workers=0):
     return Program(sys.executable, __file__, "--serve", str(directory), "--workers", str(workers))
 
 
-def peer_on(peer, directory, update):
+def peer_on(peer, directory, update, *more):
     here = Path(__file__).with_name("bench_torch.py")
-    return Program(peer, str(here), str(directory), "--update", update)
+    return Program(peer, str(here), str(directory), "--update", update, *more)
 
 
 def quartiles(values):
@@ -250,6 +253,8 @@ def compare_steps(name, options, directory):
     programs = {"ours": ours_on(directory), "ours, one worker": ours_on(directory, 1)}
     if options.peer:
         programs |= {f"peer {u}": peer_on(options.peer, directory, u) for u in ("sparse", "dense")}
+        if HALF in os.environ:
+            programs["peer autocast"] = peer_on(options.peer, directory, "sparse", "--autocast")
     first = {n: p.ask("step 3") for n, p in programs.items()}  # warm, and the same losses: it is the same step
     losses = {n: a["losses"] for n, a in first.items()}
     seconds, peaks, layers = {n: [] for n in programs}, [], {}
@@ -385,6 +390,9 @@ def main():
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--workers", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--fast", action="store_true", help="ours with blocks that numba compiles (the extra `fast`)")
+    parser.add_argument(
+        "--bfloat16", action="store_true", help="ours with factors rounded to it (extras fast, mkl); the peer also so"
+    )
     parser.add_argument("--quick", action="store_true", help="the ratios that matter, in about 3 minutes: " + QUICK)
     options = parser.parse_args()
     if options.quick:
@@ -393,6 +401,13 @@ def main():
         os.environ[FAST] = "1"  # of the programs that are started, too
     if FAST in os.environ and "compiled" not in (said := twins.use_fast(True)):
         parser.error(said)
+    if options.bfloat16:
+        os.environ[HALF] = "1"
+    if HALF in os.environ:
+        require_precision(argparse.Namespace(device="cpu", fast=FAST in os.environ, precision="bfloat16"))
+        from nanospike.arrays.half_products import product
+
+        set_host_product(product)
     if options.serve:
         return serve(options.serve, options.workers)
     parts = options.only.split(",")

@@ -15,7 +15,8 @@ It reads commands from standard input, one a line, and answers each with one lin
     memory         peak resident memory in MB
 
 `--update sparse` moves the rows of the embedding tables that a batch touches (as nanospike does), `dense` is
-torch.optim.AdamW over whole tables, as PyTorch programs commonly have it.
+torch.optim.AdamW over whole tables, as PyTorch programs commonly have it. `--autocast`: forward and loss under
+PyTorch's autocast to bfloat16.
 """
 
 import argparse
@@ -133,7 +134,7 @@ class Peer:
         self.student = load_file(root / "student" / "model.safetensors")
         for p in self.student.values():
             p.requires_grad_()
-        self.sparse = arguments.update == "sparse"
+        self.sparse, self.autocast = arguments.update == "sparse", arguments.autocast
         unused = () if "classifier.weight" not in self.student else ("classifier.weight", "classifier.bias")
         used = {n: p for n, p in self.student.items() if n not in unused}  # this stage has no loss on the logits
         tables = {"embeddings.word_embeddings.weight"} if self.sparse else set()
@@ -155,10 +156,11 @@ class Peer:
             return forward(self.teacher, self.teacher_config, current, mask, lambda population, x: x)
 
     def learn(self, ids, mask, types, wait=True):
-        targets = self.targets(ids, mask, types)
-        current = embed(self.student, self.config, ids, types, self.sparse)
-        hidden, scores = forward(self.student, self.config, current, mask, lambda population, x: x.clamp(0, 1))
-        loss = loss_of(self.student, hidden, scores, targets, mask, self.attention)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+            targets = self.targets(ids, mask, types)
+            current = embed(self.student, self.config, ids, types, self.sparse)
+            hidden, scores = forward(self.student, self.config, current, mask, lambda population, x: x.clamp(0, 1))
+            loss = loss_of(self.student, hidden, scores, targets, mask, self.attention)
         for p in self.used:
             p.grad = None
         loss.backward()
@@ -198,7 +200,7 @@ def on_gpu(bench, precision, attention, rate):
     torch.set_float32_matmul_precision(precision)
     on = lambda a: torch.from_numpy(a.copy()).cuda()  # noqa: E731
     peer = Peer.__new__(Peer)
-    peer.attention, peer.sparse = attention, True
+    peer.attention, peer.sparse, peer.autocast = attention, True, False
     peer.teacher_config, peer.config = vars(bench.config), vars(bench.student.config)
     peer.teacher = {n: on(a) for n, a in bench.teacher.parameters().items()}
     peer.student = {n: on(a).requires_grad_() for n, a in bench.student.parameters().items()}
@@ -232,6 +234,7 @@ def main():
     parser.add_argument("--update", choices=("sparse", "dense"), default="sparse")
     parser.add_argument("--attention", type=float, default=0.01)
     parser.add_argument("--rate", type=float, default=1e-4)
+    parser.add_argument("--autocast", action="store_true", help="forward under torch.autocast in bfloat16")
     peer = Peer(parser.parse_args())
     for line in sys.stdin:
         what, *rest = line.split()
