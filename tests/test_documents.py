@@ -78,6 +78,7 @@ CUTS = (
         add="--help",
     ),
     Cut(r"^python tools/(bench|bench_corpus|profile_step|growth)\.py ", "an hour; tests/tools", add="--help"),
+    Cut(r"^python tools/agreement\.py ", "students of a kind; tests/tools", add="--help"),
     Cut(r"^python tools/gpu_check\.py ", "a GPU", add="--help"),
 )
 

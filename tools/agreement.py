@@ -56,7 +56,7 @@ def main(argv=None):
     options = parse(Agreement, argv, prog="python tools/agreement.py", positional=("students",))
     task, workers = find_task(options.task), Workers(0)
     use_fast(True)
-    texts = read_split(task, options.data_dir, options.split).texts
+    texts = read_split(task, options.data_dir, options.split, need_labels=False).texts
     data = encode(load_tokenizer(options.teacher), texts, options.max_length)
     teacher = load_any_teacher(options.teacher, "cpu")
     students = [fitting(load_student(directory), teacher) for directory in options.students]

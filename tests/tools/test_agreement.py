@@ -48,6 +48,14 @@ def test_shares_by_hand_and_of_oneself(places, capsys):
     assert "student-1: equilibrium" in capsys.readouterr().out
 
 
+def test_a_file_without_labels(places):
+    (places / "data" / "test.tsv").write_text("index\tsentence\n0\ta joy .\n1\ta bore .\n", encoding="utf-8")
+    where = ("--data-dir", places / "data", "--time-steps", 2, "--json", places / "found.json")
+    assert run(agreement.main, places / "student-1", "--teacher", places / "student-8", *where) == 0
+    (found,) = json.loads((places / "found.json").read_text()).values()
+    assert found["examples"] == 2 and found["equilibrium"] in (0, 0.5, 1)
+
+
 def test_students_of_another_vocabulary_are_no_match(places, capsys):
     random_student(0, dtype="float32", vocab_size=50, num_labels=2).save(places / "other")
     where = ("--teacher", places / "teacher", "--data-dir", places / "data", "--split", "dev")
