@@ -22,7 +22,7 @@ from .training.teaching import loss_terms
 WITHOUT_TOLERANCE = ("one-step", "spide")  # adjoint solvers that do what they do, whatever the residual
 OPEN = "; without it, {} or what the student of --init has"
 STAGES = ("general", "internal", "prediction", "few-steps")
-STAGE_EPOCHS = {"general": 1.0, "internal": 1.0, "prediction": 0.5, "few-steps": 0.25}
+STAGE_EPOCHS = {"general": 1.0, "internal": 1.0, "prediction": 0.3, "few-steps": 0.25}
 FEW_STEPS = (1, 2, 4)
 WITHOUT_MULTIPLICATIONS = {"operators": "shift", "weights": "ternary", "spikes": "signed"}
 # Options that a run which goes on takes from its beginning, and what they were where it did not say.
@@ -85,7 +85,7 @@ class Distill(OwnFiles, ShiftOptions, TrainingOptions):
         "what a neuron may emit" + OPEN.format("signed, with --operators binary"), None, choices=SPIKES
     )
     epochs: tuple[float, ...] = option(
-        "passes over the data, one value or one per stage; without it, 1 general, 1 internal, 0.5 "
+        "passes over the data, one value or one per stage; without it, 1 general, 1 internal, 0.3 "
         "prediction, 0.25 few-steps",
         (),
     )

@@ -11,13 +11,13 @@ import warnings
 import numpy as np
 
 from ..arrays.backend import to_device, to_host
-from ..arrays.workers import ALONE
+from ..arrays.workers import ALONE, give_memory_back
 from ..data.text import collate, evenly, in_length_order
 from ..solvers.solution import Code
 from .parallel import world
 from .teacher_cache import Parts, computed
 
-TEXTS, AT_A_TIME = 4096, 32  # of the training data, evenly spread
+TEXTS, AT_A_TIME = 2048, 16  # of the training data, evenly spread
 RIDGE = 1e-2  # of the mean variance of a rate
 
 
@@ -29,6 +29,7 @@ def begin_with_classifier(student, teacher, data, workers, start):
     fitted, explained = fit_classifier(student, teacher, data, workers)
     for name, array in student.tree["classifier"].items():
         array[...] = to_device(fitted[name].astype(array.dtype), student.device)
+    give_memory_back()
     print(f"the classifier explains {100 * explained:.1f} % of their variance", file=sys.stderr)
 
 
