@@ -452,7 +452,7 @@ def test_a_run_from_a_file_of_options(made, tmp_path):
 
 def test_the_same_seed_gives_the_same_bytes(made, tmp_path):
     where = ("--task", "sst-2", "--data-dir", made / "data")
-    argv = ("--teacher", made / "teacher", *where, "--time-steps", "2,4,8", *FLOAT)
+    argv = ("--teacher", made / "teacher", *where, "--time-steps", "2,4,8", *FLOAT, "--classifier", "learnt")
     assert run(distill.main, *argv, *LEARN, "--output-dir", tmp_path / "a") == 0
     assert run(distill.main, *argv, *LEARN, "--output-dir", tmp_path / "b", "--seed", 1) == 0
     weights = [(d / "model.safetensors").read_bytes() for d in (made / "student", tmp_path / "a", tmp_path / "b")]

@@ -325,6 +325,7 @@ def places(tmp_path_factory):
 def argv(places, out, *more):
     where = ("--teacher", places / "bert", "--task", "sst-2", "--data-dir", places / "data", "--output-dir", out)
     where += ("--corpus", places / "corpus.txt", "--batch-size", 8, "--epochs", "2,2,1.5", "--time-steps", 2)
+    where += ("--classifier", "learnt")  # a fit to so few texts amplifies what is rounded
     return *where, "--v-th", 2, "--log-every", 1, "--save-every", 4, *more
 
 
