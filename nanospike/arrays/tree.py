@@ -70,6 +70,11 @@ class RowSum:
         self._rows.append(rows)
         self._merged = False
 
+    @property
+    def size(self):
+        """How many numbers were added."""
+        return sum(rows.size for rows in self._rows)
+
     def rows(self):
         """(unique indices (U,), their summed gradients (U, D))."""
         xp = namespace(*self._rows)

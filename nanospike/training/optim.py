@@ -35,13 +35,26 @@ def linear_schedule(step, total, warmup):
 def global_norm(grads, workers=ALONE):
     """Euclidean norm of all gradients of {name: array or RowSum}, a float."""
 
-    def square(gradient):
-        flat = (gradient.rows()[1] if isinstance(gradient, RowSum) else gradient).reshape(-1)
+    def square(name):
+        flat = (grads[name].rows()[1] if isinstance(grads[name], RowSum) else grads[name]).reshape(-1)
         return flat @ flat
 
-    squares = workers.map(square, grads.values())
+    found = workers.map(lambda names: {n: square(n) for n in names}, evenly_shared(grads, workers.size))
+    by_name = {n: value for some in found for n, value in some.items()}
+    squares = [by_name[n] for n in grads]  # summed in their own order, whoever shares them
     total = float(namespace(*squares).stack(squares).astype(float).sum())  # the one wait for the device
     return math.sqrt(total) if total >= 0 else math.nan
+
+
+def evenly_shared(arrays, count):
+    """The names of {name: array or RowSum} in at most `count` lists of about as many numbers each: one task a worker,
+    where one for each of many small arrays would take longer to hand out than to do."""
+    lists, loads = [[] for _ in range(count)], [0] * count
+    for name in sorted(arrays, key=lambda n: arrays[n].size, reverse=True):
+        least = loads.index(min(loads))
+        lists[least].append(name)
+        loads[least] += arrays[name].size
+    return [names for names in lists if names]
 
 
 def decays(name):
@@ -88,7 +101,12 @@ class AdamW:
         self._judge(norm, max_norm or HARMLESS)
         clip = min(1.0, max_norm / norm) if max_norm and norm > 0 else 1.0
         self.step += 1
-        workers.map(lambda name: self._update(name, grads[name], clip, learning_rate), grads)
+
+        def share(names):
+            for name in names:
+                self._update(name, grads[name], clip, learning_rate)
+
+        workers.map(share, evenly_shared(grads, workers.size))
         return norm
 
     def check(self):

@@ -5,8 +5,9 @@ import pytest
 
 from nanospike.arrays.backend import to_device, to_host
 from nanospike.arrays.tree import RowSum
+from nanospike.arrays.workers import Workers
 from nanospike.model import twins
-from nanospike.training.optim import CHUNK, AdamW, Diverged, global_norm, linear_schedule
+from nanospike.training.optim import CHUNK, AdamW, Diverged, evenly_shared, global_norm, linear_schedule
 
 
 def reference(p, gradients, rate, decay, b1=0.9, b2=0.999, eps=1e-8):
@@ -157,3 +158,28 @@ def test_schedule():
     factors = [linear_schedule(s, 10, 4) for s in range(10)]
     np.testing.assert_allclose(factors, [0.25, 0.5, 0.75, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
     assert linear_schedule(0, 5, 0) == 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_shares_of_about_as_many_numbers(count):
+    rows = RowSum((50, 4))
+    rows.add(np.array([1, 3]), np.ones((2, 4)))
+    rows.add(np.array([1]), np.ones((1, 4)))
+    arrays = {"large": np.ones(20), "rows": rows, "middle": np.ones((2, 5)), **{str(i): np.ones(1) for i in range(6)}}
+    shares = evenly_shared(arrays, count)
+    assert sorted(n for names in shares for n in names) == sorted(arrays) and len(shares) == count
+    loads = [sum(arrays[n].size for n in names) for names in shares]
+    assert sum(loads) == 48 and max(loads) == {1: 48, 2: 24, 3: 20}[count]
+    assert evenly_shared({"one": np.ones(3)}, count) == [["one"]] and evenly_shared({}, count) == []
+
+
+def test_any_number_of_workers_updates_to_the_same_bits():
+    rng, found = np.random.default_rng(0), []
+    start = {f"{i}.weight": rng.standard_normal(i + 1).astype(np.float32) for i in range(9)}
+    grads = {n: rng.standard_normal(p.shape).astype(np.float32) for n, p in start.items()}
+    for size in (1, 2, 3):
+        parameters = {n: p.copy() for n, p in start.items()}
+        optimizer = AdamW(parameters)
+        norms = [optimizer.update(grads, 1e-2, 1.0, Workers(size)) for _ in range(3)]
+        found.append((norms, {n: p.tobytes() for n, p in parameters.items()}))
+    assert found[0] == found[1] == found[2]
