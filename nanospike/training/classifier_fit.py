@@ -62,6 +62,8 @@ def fit_classifier(student, teacher, data, workers=ALONE):
 
 def _fitted(rates, logits):
     weight, bias = least_squares(rates, logits)
+    if not len(logits):  # nothing settles: it begins with 0, and learns
+        return {"weight": weight, "bias": bias}, 0.0
     spread = ((logits - logits.mean(axis=0)) ** 2).sum()
     missed = ((rates @ weight.T + bias - logits) ** 2).sum()
     return {"weight": weight, "bias": bias}, float(1 - missed / spread) if spread else 0.0

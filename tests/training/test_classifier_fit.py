@@ -77,6 +77,10 @@ def test_texts_that_do_not_settle_count_for_nothing(recwarn):
     np.testing.assert_allclose(fitted["weight"], least_squares(rates, logits)[0], rtol=1e-2, atol=1e-2)
     nothing = least_squares(rates[:0], logits[:0])
     assert nothing[0].shape == (3, 8) and not nothing[0].any() and not nothing[1].any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as that of a mean of nothing
+        head, explained = classifier_fit._fitted(rates[:0], logits[:0])
+    assert explained == 0 and not head["weight"].any() and not head["bias"].any()
 
 
 def test_ranks_share_the_texts_and_find_what_one_finds(monkeypatch):
