@@ -91,7 +91,7 @@ __device__ void judge(double total, double* state, Rule rule) {
 
 // chunks (n, 4): tensor, start in it, count, start in the moments
 // tensors (m, 3): parameter, gradient, whether it decays
-__global__ void norm(const long long* chunks, const long long* tensors, long long n_chunks, const int* row_of,
+__global__ void norm_of_all(const long long* chunks, const long long* tensors, long long n_chunks, const int* row_of,
                      const REAL* values, long long width, double* partial, unsigned* done, double* state,
                      double max_norm, double harmless, double exploded, double judged, double fade, double in_a_row) {
     __shared__ double sums[256];
@@ -244,7 +244,7 @@ class Update:
         row_of, table_of, values, tables, width = slots
         head = (chunks, tensors, len(chunks), row_of)
         launch(
-            SOURCE, "norm", self.dtype, (blocks, THREADS, 0),
+            SOURCE, "norm_of_all", self.dtype, (blocks, THREADS, 0),
             (*head, values, width, self.partial, self.done, self.state, *map(float, judgement)),
         )  # fmt: skip
         launch(
