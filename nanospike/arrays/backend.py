@@ -9,6 +9,7 @@ from ..config.errors import InputError
 
 DEVICES = ("cpu", "cuda")
 DTYPES = ("float32", "float64")
+LIBRARIES = ("numpy", "cupy")
 
 # erf(x) = x P(x^2) / Q(x^2) on [-4, 4]: the rational form that Eigen and XLA use for float32, highest
 # power first; tests/arrays/test_backend.py holds it against scipy (4.5e-7 relative).
@@ -33,12 +34,17 @@ BLOCK = 32768  # float32 elements: a block and its two scratch rows stay in a co
 
 def namespace(*arrays):
     """The module (numpy or cupy) that owns `arrays`. Mixing the two is a TypeError."""
-    owners = {type(a).__module__.partition(".")[0] for a in arrays}
-    if owners == {"numpy"}:
-        return np
-    if owners == {"cupy"}:
-        return sys.modules["cupy"]
-    raise TypeError(f"arrays of {' and '.join(sorted(owners))}: move them to one device with nanospike.to_device")
+    kinds = {type(a) for a in arrays}
+    owners = {_owner(kind) for kind in kinds} if len(kinds) > 1 else {_owner(*kinds)}
+    if len(owners) == 1 and (name := owners.pop()) in LIBRARIES:
+        return np if name == "numpy" else sys.modules["cupy"]
+    found = " and ".join(sorted({_owner(kind) for kind in kinds}))
+    raise TypeError(f"arrays of {found}: move them to one device with nanospike.to_device")
+
+
+@functools.cache
+def _owner(kind):
+    return kind.__module__.partition(".")[0]
 
 
 def library(device):
@@ -175,27 +181,30 @@ def has_kernels(xp):
 
 
 @functools.cache
-def _function(source, dtype, name):
-    return _module(source, dtype).get_function(name)
+def _function(source, dtype, name, exact, gpu):
+    """The cupy.cuda.Function of a kernel on that GPU: a RawKernel looks it up anew, at every launch."""
+    return _module(source, dtype, exact).get_function(name).kernel
 
 
 @functools.cache
-def _module(source, dtype):
-    real = {"float32": "float", "float64": "double"}[dtype]
-    return sys.modules["cupy"].RawModule(code=source.replace("REAL", real), options=("--std=c++17",))
+def _module(source, dtype, exact):
+    real = {"float32": "float", "float64": "double"}[np.dtype(dtype).name]
+    options = ("--std=c++17", *(("--fmad=false",) if exact else ()))
+    return sys.modules["cupy"].RawModule(code=source.replace("REAL", real), options=options)
 
 
-def launch(source, name, dtype, shape, arguments):
+def launch(source, name, dtype, shape, arguments, exact=False):
     """Run the kernel `name` of a CUDA source text in which REAL is the dtype's type.
 
     shape: (blocks, threads of a block, bytes of shared memory), the first two a number or a tuple. arguments: arrays
-    (C-contiguous), Python ints (long long), floats (double), None (a null pointer).
+    (C-contiguous), Python ints (long long), floats (double), None (a null pointer). exact: products and sums are
+    rounded one by one, as by the library.
     """
     grid, block, shared = shape
     grid = grid if isinstance(grid, tuple) else (grid,)
     block = block if isinstance(block, tuple) else (block,)
-    arguments = tuple([0 if a is None else a for a in arguments])
-    _function(source, np.dtype(dtype).name, name)(grid, block, arguments, shared_mem=shared)
+    gpu = sys.modules["cupy"].cuda.runtime.getDevice()
+    _function(source, dtype, name, exact, gpu)(grid, block, tuple([0 if a is None else a for a in arguments]), shared)
 
 
 PRECISIONS = {"float32": 68, "tf32": 77, "bfloat16": 75}  # of products: cublasComputeType_t
@@ -218,8 +227,9 @@ def set_host_product(function):
 def _scalar(value, dtype):
     """The address of a number in host memory."""
     if (value, dtype) not in _scalars:
-        _scalars[value, dtype] = np.array(value, dtype)
-    return _scalars[value, dtype].ctypes.data
+        number = np.array(value, dtype)
+        _scalars[value, dtype] = number.ctypes.data, number  # the address takes longer to find than a launch
+    return _scalars[value, dtype][0]
 
 
 def product(a, b, out, transpose_a=False, transpose_b=False, accumulate=False):
@@ -239,21 +249,21 @@ def product(a, b, out, transpose_a=False, transpose_b=False, accumulate=False):
         return np.matmul(a, b, out=out)
     from cupy_backends.cuda.libs import cublas
 
-    rows, columns = out.shape[-2:]
+    (rows, columns), stacked = out.shape[-2:], out.ndim == 3
     inner, kind = a.shape[-2] if transpose_a else a.shape[-1], out.dtype
     real, compute = (1, 70) if kind == np.float64 else (0, _products["compute"])
     handle = sys.modules["cupy"].cuda.device.get_cublas_handle()
     one, old = _scalar(1.0, kind), _scalar(float(accumulate), kind)
     # cuBLAS stores by columns: to it these are the transposes, and out^T = op(b)^T op(a)^T
     shape = (handle, int(transpose_b), int(transpose_a), columns, rows, inner, one)
-    matrices = [(m.data.ptr, real, m.strides[-2] // m.itemsize) for m in (b, a, out)]
-    if out.ndim == 2:
-        cublas.gemmEx(*shape, *matrices[0], *matrices[1], old, *matrices[2], compute, -1)
+    matrices = []
+    for m in (b, a, out):
+        strides, size = m.strides, kind.itemsize
+        matrices.append((m.data.ptr, real, strides[-2] // size, *((strides[0] // size,) if stacked else ())))
+    if stacked:
+        cublas.gemmStridedBatchedEx(*shape, *matrices[0], *matrices[1], old, *matrices[2], len(out), compute, -1)
     else:
-        b_stack, a_stack, out_stack = (
-            (*m, x.strides[0] // x.itemsize) for m, x in zip(matrices, (b, a, out), strict=True)
-        )
-        cublas.gemmStridedBatchedEx(*shape, *b_stack, *a_stack, old, *out_stack, len(out), compute, -1)
+        cublas.gemmEx(*shape, *matrices[0], *matrices[1], old, *matrices[2], compute, -1)
     return out
 
 

@@ -16,7 +16,7 @@ COLUMNS, LANES = 32, 8  # a block of column sums: 32 columns, 8 rows at a time
 SPLITS = 16  # parts of the rows whose column sums are added up at last
 SHARED = 48 * 1024  # bytes that every GPU gives a block unasked
 
-SOURCE = r"""
+HELPERS = r"""
 #define MASKED ((REAL)-1e9)
 
 struct Neuron { REAL v_th, low; bool clips; };
@@ -51,6 +51,17 @@ __device__ __forceinline__ REAL warp_max(REAL x) {
     return x;
 }
 
+__device__ __forceinline__ void column_sum(REAL (*sums)[33], REAL sum, REAL* partial, long long c, long long width) {
+    sums[threadIdx.y][threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.y == 0 && c < width) {
+        for (int k = 1; k < 8; k++) sum += sums[k][threadIdx.x];
+        partial[(long long)blockIdx.y * width + c] = sum;
+    }
+}
+"""
+
+KERNELS = r"""
 __device__ __forceinline__ REAL distribution(REAL x) {
     return ((REAL)erf(x * (REAL)0.70710678118654752) + 1) * (REAL)0.5;
 }
@@ -161,15 +172,6 @@ __global__ void finish_columns(const REAL* partial, REAL* out, long long parts, 
     if (threadIdx.y == 0 && c < width) {
         for (int k = 1; k < 8; k++) sum += sums[k][threadIdx.x];
         out[c] = sum;
-    }
-}
-
-__device__ __forceinline__ void column_sum(REAL (*sums)[33], REAL sum, REAL* partial, long long c, long long width) {
-    sums[threadIdx.y][threadIdx.x] = sum;
-    __syncthreads();
-    if (threadIdx.y == 0 && c < width) {
-        for (int k = 1; k < 8; k++) sum += sums[k][threadIdx.x];
-        partial[(long long)blockIdx.y * width + c] = sum;
     }
 }
 
@@ -299,25 +301,26 @@ __global__ void softmax_back(REAL* dweights, const REAL* weights, const REAL* ds
 
 }
 """
+SOURCE = HELPERS + KERNELS
 
 
 def _run(name, like, shape, *arguments):
     launch(SOURCE, name, like.dtype, shape, arguments)
 
 
-def _elementwise(count):
+def elementwise(count):
     return (-(-count // 256), 256, 0)
 
 
-def _by_warps(rows):
+def by_warps(rows):
     return (-(-rows // WARPS), 32 * WARPS, 0)
 
 
-def _numbers(neuron):
+def numbers_of(neuron):
     return (0.0, 0.0) if neuron is None else (float(neuron[0]), float(neuron[1]))
 
 
-def _finished(partial):
+def finished(partial):
     """(W,) of partial column sums (P, W)."""
     parts, width = partial.shape
     out = namespace(partial).empty(width, partial.dtype)
@@ -325,11 +328,21 @@ def _finished(partial):
     return out
 
 
-def _column_blocks(rows, width, like):
+def column_blocks(rows, width, like):
     """(grid, partial (P, width)) of a kernel that sums columns on its way."""
     splits = max(1, min(SPLITS, -(-rows // LANES)))
     grid = ((-(-width // COLUMNS), splits), (COLUMNS, LANES), 0)
     return grid, namespace(like).empty((splits, width), like.dtype)
+
+
+def norm_blocks(dy):
+    """(shape of the launch, dx, partial) of a kernel that goes back through a norm of rows (..., D)."""
+    xp, width = namespace(dy), dy.shape[-1]
+    rows, bytes_each = dy.size // width, 3 * width * dy.itemsize
+    warps = max(1, min(8, SHARED // bytes_each))
+    blocks = min(256, -(-rows // warps))
+    dx, partial = xp.empty(dy.shape, dy.dtype), xp.empty((blocks, 3 * width), dy.dtype)
+    return (blocks, 32 * warps, warps * bytes_each), dx, partial
 
 
 def embed(input_ids, token_type_ids, p, eps, neuron):
@@ -339,9 +352,9 @@ def embed(input_ids, token_type_ids, p, eps, neuron):
     unit, sent = (xp.empty((batch, length, width), word.dtype) for _ in range(2))
     inv_std, rows = xp.empty(batch * length, word.dtype), batch * length
     _run(
-        "embed", word, _by_warps(rows), input_ids, token_type_ids, word, p["position_embeddings"]["weight"],
+        "embed", word, by_warps(rows), input_ids, token_type_ids, word, p["position_embeddings"]["weight"],
         p["token_type_embeddings"]["weight"], weight, p["LayerNorm"]["bias"], float(eps), unit, inv_std, sent, rows,
-        length, width, *_numbers(neuron),
+        length, width, *numbers_of(neuron),
     )  # fmt: skip
     return sent, unit, inv_std
 
@@ -353,10 +366,10 @@ def norm_fire(mixed, mixed_bias, residual, norm, eps, neuron):
     """
     rows, width = mixed.size // mixed.shape[-1], mixed.shape[-1]
     xp = namespace(mixed)
-    sent, inv_std = xp.empty_like(residual), xp.empty(rows, mixed.dtype)
+    sent, inv_std = xp.empty(residual.shape, residual.dtype), xp.empty(rows, mixed.dtype)
     _run(
-        "norm_fire", mixed, _by_warps(rows), mixed, mixed_bias, residual, norm["weight"], norm["bias"], float(eps),
-        mixed, inv_std, sent, rows, width, *_numbers(neuron),
+        "norm_fire", mixed, by_warps(rows), mixed, mixed_bias, residual, norm["weight"], norm["bias"], float(eps),
+        mixed, inv_std, sent, rows, width, *numbers_of(neuron),
     )  # fmt: skip
     return sent, mixed, inv_std
 
@@ -364,31 +377,26 @@ def norm_fire(mixed, mixed_bias, residual, norm, eps, neuron):
 def norm_fire_back(dy, sent, unit, inv_std, weight, neuron):
     """(dx, sums (3, D)): gradients of what was normalised and, one after the other, of the bias that was added to it,
     of LayerNorm's bias and of its weight."""
-    xp, width = namespace(dy), dy.shape[-1]
-    rows, bytes_each = dy.size // width, 3 * width * dy.itemsize
-    warps = max(1, min(8, SHARED // bytes_each))
-    blocks = min(256, -(-rows // warps))
-    dx, partial = xp.empty_like(dy), xp.empty((blocks, 3 * width), dy.dtype)
-    _run(
-        "norm_fire_back", dy, (blocks, 32 * warps, warps * bytes_each), dy, sent, unit, inv_std, weight, dx, partial,
-        rows, width, *_numbers(neuron),
-    )  # fmt: skip
-    return dx, _finished(partial).reshape(3, width)
+    shape, dx, partial = norm_blocks(dy)
+    rows, width = dy.size // dy.shape[-1], dy.shape[-1]
+    arguments = dy, sent, unit, inv_std, weight, dx, partial, rows, width, *numbers_of(neuron)
+    _run("norm_fire_back", dy, shape, *arguments)
+    return dx, finished(partial).reshape(3, width)
 
 
 def gelu_fire(wide, bias, neuron):
     """fire(GELU(wide + bias)) of (R, F). `wide` becomes wide + bias."""
-    sent = namespace(wide).empty_like(wide)
-    _run("gelu_fire", wide, _elementwise(wide.size), wide, bias, sent, *wide.shape, *_numbers(neuron))
+    sent = namespace(wide).empty(wide.shape, wide.dtype)
+    _run("gelu_fire", wide, elementwise(wide.size), wide, bias, sent, *wide.shape, *numbers_of(neuron))
     return sent
 
 
 def gelu_fire_back(dy, sent, wide, neuron):
     """(gradient of wide + bias (R, F), its column sums (F,))"""
-    grid, partial = _column_blocks(*wide.shape, wide)
-    dx = namespace(wide).empty_like(wide)
-    _run("gelu_fire_back", wide, grid, dy, sent, wide, dx, partial, *wide.shape, *_numbers(neuron))
-    return dx, _finished(partial)
+    grid, partial = column_blocks(*wide.shape, wide)
+    dx = namespace(wide).empty(wide.shape, wide.dtype)
+    _run("gelu_fire_back", wide, grid, dy, sent, wide, dx, partial, *wide.shape, *numbers_of(neuron))
+    return dx, finished(partial)
 
 
 def split_fire(raw, biases, shape, neurons, record):
@@ -398,9 +406,9 @@ def split_fire(raw, biases, shape, neurons, record):
     xp, width = namespace(raw), raw.shape[1] // 3
     split = xp.empty((3, batch, heads, length, width // heads), raw.dtype)
     kept = [xp.empty((batch, length, width), raw.dtype) if record else None for _ in range(2)]
-    numbers = [x for n in neurons for x in _numbers(n)]
+    numbers = [x for n in neurons for x in numbers_of(n)]
     _run(
-        "split_fire", raw, _elementwise(raw.size), raw, *biases, split, *kept, batch * length, length, width,
+        "split_fire", raw, elementwise(raw.size), raw, *biases, split, *kept, batch * length, length, width,
         width // heads, *numbers,
     )  # fmt: skip
     return split, *kept
@@ -411,18 +419,18 @@ def split_fire_back(dsplit, split, neurons):
     xp, (_, batch, heads, length, head) = namespace(split), split.shape
     rows, width = batch * length, heads * head
     draw = xp.empty((rows, 3 * width), split.dtype)
-    grid, partial = _column_blocks(rows, 3 * width, split)
-    numbers = [x for n in neurons for x in _numbers(n)]
+    grid, partial = column_blocks(rows, 3 * width, split)
+    numbers = [x for n in neurons for x in numbers_of(n)]
     _run("split_fire_back", split, grid, dsplit, split, draw, partial, rows, length, width, head, *numbers)
-    return draw, _finished(partial)
+    return draw, finished(partial)
 
 
 def merge_fire(context, neuron):
     """What attention neurons send (B, L, D) at the currents (B, H, L, K)."""
     batch, heads, length, head = context.shape
     sent = namespace(context).empty((batch, length, heads * head), context.dtype)
-    numbers = (batch * length, length, heads * head, head, *_numbers(neuron))
-    _run("merge_fire", context, _elementwise(sent.size), context, sent, *numbers)
+    numbers = (batch * length, length, heads * head, head, *numbers_of(neuron))
+    _run("merge_fire", context, elementwise(sent.size), context, sent, *numbers)
     return sent
 
 
@@ -430,17 +438,17 @@ def merge_fire_back(dy, sent, heads, neuron):
     """Gradient of the currents (B, H, L, K) from that of what was sent (B, L, D)."""
     batch, length, width = sent.shape
     dcontext = namespace(sent).empty((batch, heads, length, width // heads), sent.dtype)
-    numbers = (batch * length, length, width, width // heads, *_numbers(neuron))
-    _run("merge_fire_back", sent, _elementwise(sent.size), dy, sent, dcontext, *numbers)
+    numbers = (batch * length, length, width, width // heads, *numbers_of(neuron))
+    _run("merge_fire_back", sent, elementwise(sent.size), dy, sent, dcontext, *numbers)
     return dcontext
 
 
 def softmax(scores, mask, scale):
     """Softmax over real keys of scale * scores (B, H, L, L), mask (B, L) int64; `scores` is scaled in place."""
-    weights = namespace(scores).empty_like(scores)
+    weights = namespace(scores).empty(scores.shape, scores.dtype)
     _, heads, length, _ = scores.shape
     rows = scores.size // length
-    _run("softmax", scores, _by_warps(rows), scores, mask, weights, float(scale), rows, heads, length)
+    _run("softmax", scores, by_warps(rows), scores, mask, weights, float(scale), rows, heads, length)
     return weights
 
 
@@ -448,5 +456,5 @@ def softmax_back(dweights, weights, dscores, scale):
     """Gradient of the unscaled scores, in place of dweights; dscores: that of the scaled ones themselves, or None."""
     length = weights.shape[-1]
     rows = weights.size // length
-    _run("softmax_back", weights, _by_warps(rows), dweights, weights, dscores, float(scale), rows, length)
+    _run("softmax_back", weights, by_warps(rows), dweights, weights, dscores, float(scale), rows, length)
     return dweights

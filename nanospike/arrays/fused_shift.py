@@ -252,16 +252,17 @@ def ternary(weight, cut_off):
     return low_bit
 
 
-def differential(state, currents, sent, levels, start, firing):
+def differential(state, currents, sent, first, rule):
     """Time steps of a population under the differential drive, one after the other, bit for bit as simulate takes them.
 
-    currents and sent (T, ...) for T steps; state: a simulate.Population; levels: of each step its number, the threshold
-    of a spike and that of a negative one; start: of the membranes; firing: a neuron.Firing with one v_th.
+    currents and sent (T, ...) for T steps, the first of which has the number `first`; state: a simulate.Population;
+    rule: a neuron.Rule with one v_th.
     """
-    currents, sent = (a.reshape(len(levels), -1) for a in (currents, sent))
+    currents, sent = (a.reshape(len(currents), -1) for a in (currents, sent))
     flat = [a.reshape(-1) for a in (state.membrane, state.count, state.fired, state.emitted)]
-    numbers = start, firing.v_th, *(x for row in levels for x in row)
-    if hasattr(firing.v_th, "shape"):  # learnt: arrays of one number
+    steps = range(first, first + len(currents))
+    numbers = rule.initial * rule.v_th, rule.v_th, *(x for step in steps for x in (step, *rule.at(step)))
+    if hasattr(rule.v_th, "shape"):  # learnt: arrays of one number
         numbers = [x.item() if hasattr(x, "shape") else x for x in numbers]
     start, v_th, *levels = np.array(numbers, np.float32)
-    _differential(currents, *flat, sent, np.reshape(levels, (-1, 3)), start, v_th, KINDS[firing.spikes])
+    _differential(currents, *flat, sent, np.reshape(levels, (-1, 3)), start, v_th, KINDS[rule.spikes])

@@ -120,7 +120,7 @@ def embeddings(input_ids, token_type_ids, p, norm, positions=None):
     if "token_type_embeddings" in p:
         segment, segment_vjp = ops.embedding(token_type_ids, p["token_type_embeddings"]["weight"])
         total = total + segment
-    y, norm_vjp = norm(total, **p["LayerNorm"])
+    y, norm_vjp = twins.norm(norm, total)(total, **p["LayerNorm"])
 
     def vjp(dy, grads):
         dx = norm_vjp(dy, child(grads, "LayerNorm"))
@@ -268,15 +268,16 @@ def encoders(current, layers, config, attention_mask, flow, differentiable, of=A
     differentiable=False: the trace's vjp is None, and what an encoder computed is freed as soon as it is done. of: the
     tokens of which the last encoder's output is wanted.
     """
-    bias = ops.mask_bias(attention_mask, current.dtype)
+    bias = functools.cache(lambda: ops.mask_bias(attention_mask, current.dtype))  # no twin needs it
     x, x_fire = flow.fire("embedding", current)
     hidden, scores, vjps = [x], [], []
     for i, p in enumerate(layers):
         name, some = f"encoder.{i}", of if i == len(layers) - 1 else ALL
         twin = twins.encoder(x, p, config, flow, name) if some == ALL else None
-        step = functools.partial(encoder, bias=bias, of=some)
         if twin:
             step = functools.partial(twin, mask=attention_mask)
+        else:
+            step = functools.partial(encoder, bias=bias(), of=some)
         x, s, encoder_vjp = step(x, p, config, flow=flow, name=name)
         hidden.append(x)
         scores.append(s)

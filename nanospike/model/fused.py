@@ -1,7 +1,8 @@
 """Twins of the graph's blocks: products, and kernels for what stands between them. What they compute: bert.py.
 
-The kernels are those of arrays/fused_gpu.py (a GPU) or of arrays/fused_cpu.py (NumPy, the extra `fast`), which has the
-same functions. Only twins.py chooses them. A vjp changes nothing that it may need again: a solver calls it many times.
+The kernels are those of arrays/fused_gpu.py and fused_shift_gpu.py (a GPU) or of arrays/fused_cpu.py and
+fused_shift.py (NumPy, the extra `fast`), which have the same functions. Only twins.py chooses them. A vjp changes
+nothing that it may need again: a solver calls it many times.
 """
 
 import functools
@@ -26,6 +27,45 @@ def kernels(xp):
     else:
         from ..arrays import fused_gpu as module
     return module
+
+
+def shift_kernels(xp):
+    """The module with the kernels of what needs no multiplication, for arrays of a library."""
+    if xp is np:
+        from ..arrays import fused_shift as module
+    else:
+        from ..arrays import fused_shift_gpu as module
+    return module
+
+
+def rate(current, v_th, spikes):
+    """See neuron.rate; on a GPU."""
+    xp, low = namespace(current), -1 if spikes == "signed" else 0
+    current = xp.ascontiguousarray(current)
+
+    def vjp(dy, grads=None):
+        learnt = grads is not None and hasattr(v_th, "shape")
+        dx, own = shift_kernels(xp).rate_back(xp.ascontiguousarray(dy), current, v_th, low, learnt)
+        if learnt:
+            add(grads, "v_th", own)
+        return dx
+
+    return shift_kernels(xp).rate(current, v_th, low), vjp
+
+
+def shift_norm(x, weight, bias, half_steps=False):
+    """See ops_shift.shift_norm; on a GPU."""
+    these, p = shift_kernels(namespace(x)), {"weight": weight, "bias": bias}
+    y, unit, scale = these.norm_fire(x.copy(), None, None, p, half_steps, None)
+
+    def vjp(dy, grads=None):
+        dx, sums = these.norm_fire_back(namespace(x).ascontiguousarray(dy), y, unit, scale, weight, None)
+        if grads is not None:
+            add(grads, "bias", sums[1])
+            add(grads, "weight", sums[2])
+        return dx
+
+    return y, vjp
 
 
 def embeddings(input_ids, token_type_ids, p, eps):
@@ -64,10 +104,9 @@ class Between:
 
 @functools.cache
 def between(config, xp):
-    """The Between of a configuration; shifts: on a CPU only."""
-    floats = shifts = kernels(xp)
-    if config.shifts:
-        from ..arrays import fused_shift as shifts
+    """The Between of a configuration."""
+    floats = kernels(xp)
+    shifts = shift_kernels(xp) if config.shifts else floats
     is_shift = "norm" in config.shifts
     norm_kernels, rule = (shifts, config.half_steps) if is_shift else (floats, config.layer_norm_eps)
 

@@ -76,6 +76,27 @@ def levels(v_th, initial=0.5, leak=1.0, window=0.0):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rule:
+    """When the IF neurons of a population fire, at any time step.
+
+    initial, window: see `levels`; tie: how much early, in v_th for each time step.
+    """
+
+    spikes: str
+    v_th: Any
+    initial: float
+    window: float
+    tie: float = 0.0
+
+    def at(self, step):
+        """(upper, lower) of a time step; see Firing."""
+        _, upper, lower = levels(self.v_th, self.initial, window=self.window)
+        if self.tie:
+            upper, lower = upper - self.tie * step * self.v_th, lower + self.tie * step * self.v_th
+        return upper, lower
+
+
+@dataclass(frozen=True, kw_only=True)
 class Firing:
     """When neurons fire and what a spike costs them. upper: membrane at or above which one fires, v_th unless given;
     lower: at or below which it may emit a negative spike (see levels); leak: 1 is IF, below 1 LIF."""

@@ -2,7 +2,7 @@
 
 from ..arrays.tree import add, child, leaves
 from ..config.errors import InputError
-from . import bert, neuron
+from . import bert, neuron, twins
 from .quantise import rounding
 
 
@@ -19,7 +19,8 @@ def rate_neurons(config, own_thresholds=None):
 
     def fire(population, current):
         spikes = neuron.spikes_of(population, config.spikes, config)
-        value, rate_vjp = neuron.rate(current, own_thresholds.get(population, config.v_th), spikes)
+        v_th = own_thresholds.get(population, config.v_th)
+        value, rate_vjp = (twins.rate(current, v_th) or neuron.rate)(current, v_th, spikes)
 
         def vjp(dy, grads=None):
             own = {}

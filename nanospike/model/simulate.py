@@ -23,7 +23,7 @@ from ..arrays.backend import namespace, to_host
 from ..config.errors import InputError
 from . import twins
 from .counting import Counter
-from .neuron import RESETS, SPIKES, Firing, levels, membrane_step, spike, spikes_of, subtract_spent
+from .neuron import RESETS, SPIKES, Firing, Rule, levels, membrane_step, spike, spikes_of, subtract_spent
 from .probes import Recorder
 from .simulation import Results
 
@@ -149,7 +149,7 @@ class Neurons:
         self.step, self.norm, self.populations, self.block = 0, 0.0, {}, []
         self.recorders = {probe.population: Recorder(probe, self) for probe in self.how.probes}
         self.counter, self.watchers = None, list(self.recorders.values())
-        self.slopes, self.sent, self.firings, self.scratch = None, {}, {}, {}
+        self.slopes, self.sent, self.rules, self.firings, self.scratch = None, {}, {}, {}, {}
 
     def linearise(self, slopes):
         """From now on give the vjps of another `fire`, such as the equilibrium's, at the currents that come, and keep
@@ -212,9 +212,7 @@ class Neurons:
         advance = twins.differential(currents, v_th)
         if not advance:
             return False
-        each = [self.firing(population, step) for step, _ in block]
-        numbers = [(step, firing.upper, firing.lower) for (step, _), firing in zip(block, each, strict=True)]
-        advance(state, currents, sent, numbers, self.how.initial * v_th, each[0])
+        advance(state, currents, sent, block[0][0], self.rule(population))
         return True
 
     def firing(self, population, step=None):
@@ -222,15 +220,24 @@ class Neurons:
         ties = self.ties and population.endswith(".attention")
         key = population, (step or self.step) if ties else 0
         if key not in self.firings:
-            v_th = self.thresholds.get(population, self.v_th)
-            _, upper, lower = levels(v_th, self.how.initial, self.leak, self.how.window)
-            if ties:  # counts times powers of two meet a threshold exactly, and often, where t (sum / t) is next to it
-                upper, lower = upper - TIE * key[1] * v_th, lower + TIE * key[1] * v_th
-            spikes = spikes_of(population, self.how.spikes, self.config)
+            rule = self.rule(population)
+            upper, lower = rule.at(key[1]) if self.leak == 1 else levels(rule.v_th, self.how.initial, self.leak)[1:]
             self.firings[key] = Firing(
-                spikes=spikes, v_th=v_th, leak=self.leak, reset=self.how.reset, upper=upper, lower=lower
+                spikes=rule.spikes, v_th=rule.v_th, leak=self.leak, reset=self.how.reset, upper=upper, lower=lower
             )
         return self.firings[key]
+
+    def rule(self, population):
+        """The neuron.Rule of a population."""
+        if population not in self.rules:
+            spikes = spikes_of(population, self.how.spikes, self.config)
+            v_th = self.thresholds.get(population, self.v_th)
+            # counts times powers of two meet a threshold exactly, and often, where t (sum / t) is next to it
+            tie = TIE if self.ties and population.endswith(".attention") else 0.0
+            self.rules[population] = Rule(
+                spikes=spikes, v_th=v_th, initial=self.how.initial, window=self.how.window, tie=tie
+            )
+        return self.rules[population]
 
     def _differential(self, population, state, currents, sent, block):
         """What a neuron has received by now telescopes to t g(a[t]): its membrane is that, less what it has spent."""

@@ -4,14 +4,14 @@ A twin serves where its arrays are (a GPU, or float32 on a CPU after use_fast) a
 portable form does otherwise. Twins are not imported where they cannot be used.
 """
 
+import functools
 import importlib.util
 from contextlib import contextmanager
 
 import numpy as np
 
-from ..arrays import ops
+from ..arrays import ops, ops_shift
 from ..arrays.backend import has_kernels, joined, namespace, side_by_side
-from .neuron import POPULATIONS, UNKNOWN, bounds
 
 GELU = ("gelu", "gelu_python")  # values of hidden_act that the twin of an encoder computes
 WIDEST = 16 * 1024  # bytes of a row: the kernels keep three in a block's shared memory
@@ -60,21 +60,42 @@ def update(*arrays):
 
 
 def ternary(weight):
-    """The compiled form of quantise.ternary for this array on a CPU, or None."""
-    if namespace(weight) is not np or not usable(weight):
-        return None
-    from ..arrays import fused_shift
-
-    return fused_shift.ternary
+    """The compiled form of quantise.ternary for this array, or None."""
+    return _shift_kernels(weight).ternary if usable(weight) else None
 
 
 def differential(current, v_th):
-    """The compiled time steps of neurons (simulate.Neurons) under the differential drive, on a CPU, or None."""
-    if namespace(current) is not np or getattr(v_th, "size", 1) > 1 or not usable(current):
+    """The compiled time steps of neurons (simulate.Neurons) under the differential drive, or None."""
+    if getattr(v_th, "size", 1) > 1 or not usable(current):
         return None
-    from ..arrays import fused_shift
+    return _shift_kernels(current).differential
 
-    return fused_shift.differential
+
+def rate(current, v_th):
+    """The twin of neuron.rate on a GPU, or None."""
+    learnt = hasattr(v_th, "shape")
+    if namespace(current) is np or not usable(current, *([v_th] if learnt else [])):
+        return None
+    from . import fused
+
+    return fused.rate
+
+
+def norm(function, x):
+    """The twin of an operator that is a shift norm, on a GPU, else the operator itself."""
+    if getattr(function, "func", None) is not ops_shift.shift_norm or namespace(x) is np or not usable(x):
+        return function
+    if not _fits(x):
+        return function
+    from . import fused
+
+    return functools.partial(fused.shift_norm, **function.keywords)
+
+
+def _shift_kernels(array):
+    from . import fused
+
+    return fused.shift_kernels(namespace(array))
 
 
 def arrange(tree):
@@ -91,7 +112,7 @@ def arrange(tree):
 
 
 def encoder(x, p, config, flow, name):
-    """The twin of bert.encoder, or None. It has no dropout; on a GPU it has float operators and knows all neurons."""
+    """The twin of bert.encoder, or None. It has no dropout."""
     activation = "relu" in config.shifts or config.hidden_act in GELU
     if getattr(config, "activation", "ann") == "ann":  # there, no clip of neurons is the relu
         activation = config.hidden_act in GELU and "relu" not in config.shifts
@@ -99,16 +120,15 @@ def encoder(x, p, config, flow, name):
         return None
     if flow.drop is not ops.identity or flow.drop_attention is not ops.identity:
         return None
-    if namespace(x) is not np and not _on_a_device(x, config, flow, name):
+    if namespace(x) is not np and not _fits(x):
         return None
     from . import fused
 
     return fused.encoder
 
 
-def _on_a_device(x, config, flow, name):
-    known = UNKNOWN not in [bounds(flow.fire, f"{name}.{population}") for population in POPULATIONS]
-    return known and not config.shifts and x.shape[-1] * x.itemsize <= WIDEST
+def _fits(x):
+    return x.shape[-1] * x.itemsize <= WIDEST
 
 
 def embeddings(p, norm, positions):
