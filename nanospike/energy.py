@@ -20,7 +20,7 @@ from .model.simulate import SpikingRun
 from .model.student_teacher import load_any_teacher
 from .results.costs import PRESETS, constants_of
 from .results.energy import energies, energy_table, neurobench
-from .results.inference import AT_A_TIME, evaluate_student, require_head, with_teacher
+from .results.inference import evaluate_student, require_head, with_teacher
 from .start import announce, command
 
 FORMATS = ("table", "json", "neurobench")
@@ -40,7 +40,7 @@ class Energy:
     format: str = option("what is printed: the table, energy.json, or NeuroBench's names", "table", choices=FORMATS)
     examples: int = option("texts of the dev set, evenly spread; 0: all of them", 0)
     max_length: int = option("word pieces per text; longer ones are cut", 128)
-    batch_size: int = option("examples at a time; a GPU wants more", AT_A_TIME)
+    batch_size: int = option("examples at a time; 0: 32, on a GPU 256", 0)
     output_dir: Path | None = option("directory for energy.json; must be empty or absent", None)
     seed: int = option("accepted for uniformity: counting draws no random numbers", 0)
     device: str = option("where to compute", "cpu", choices=("cpu", "cuda"))
@@ -51,7 +51,7 @@ class Energy:
             raise InputError(f"--data-dir: needed for --task {self.task}")
         if not self.time_steps:
             raise InputError("--time-steps: found none, expected whole numbers of at least 1")
-        require_at_least(self, time_steps=1, batch_size=1, max_length=3, workers=0, examples=0)
+        require_at_least(self, time_steps=1, batch_size=0, max_length=3, workers=0, examples=0)
 
 
 def prepare(options):

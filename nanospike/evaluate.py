@@ -22,7 +22,6 @@ from .model.simulate import ARITHMETICS, DRIVES, SpikingRun
 from .model.student_teacher import load_any_teacher
 from .results.energy import energy_table, of_results
 from .results.inference import (
-    AT_A_TIME,
     confusion_table,
     drive_for,
     evaluate_student,
@@ -69,7 +68,7 @@ class Evaluate(OwnFiles):
     )
     examples: int = option("so many examples from the beginning of each file; 0: all of them", 0)
     max_length: int = option("word pieces per text; longer ones are cut", 128)
-    batch_size: int = option("examples at a time; a GPU wants more", AT_A_TIME)
+    batch_size: int = option("examples at a time; 0: 32, on a GPU 256", 0)
     output_dir: Path | None = option(
         "directory for eval_results.json and predictions.tsv; must be empty or absent", None
     )
@@ -105,7 +104,7 @@ class Evaluate(OwnFiles):
             raise InputError(f"--teacher: cannot be scored on --split {self.split}, which has no labels")
         if self.test_file is not None and self.teacher is not None:
             raise InputError("--teacher: cannot be scored on a --test-file; give a --dev-file")
-        require_at_least(self, batch_size=1, max_length=3, workers=0, examples=0)
+        require_at_least(self, batch_size=0, max_length=3, workers=0, examples=0)
         if self.window is not None:
             require_at_least(self, window=0)
         if self.margin is not None:

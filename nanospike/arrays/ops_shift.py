@@ -25,7 +25,7 @@ def shift_softmax(x):
     d below LEAST_POWER is left out before the sum. The rows sum to something in [0.7071, 1.4143].
     """
     d = rounded((x - x.real.max(axis=-1, keepdims=True)) * LOG2_E)
-    namespace(x).copyto(d, -BIASES["float64"][0], where=d.real < LEAST_POWER)
+    d = namespace(x).where(d.real < LEAST_POWER, -BIASES["float64"][0], d)
     powers = power_of_two(d)
     total = powers.sum(axis=-1, keepdims=True)
     y = powers * power_of_two(-nearest_exponent(total))

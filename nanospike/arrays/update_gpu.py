@@ -53,10 +53,16 @@ __global__ void segment_sums(const long long* keys, const int* order, const REAL
     }
     if (!first) return;
     REAL sum = 0;
-    for (long long s = slot + lane; s < n; s += 8) {
-        int source = order[s];
-        if (keys[source] != key) break;
-        if (column < width) sum += rows[source * width + column];
+    bool more = true;
+    for (long long s = slot + lane; more; s += 64) {  // eight rows at once: their loads do not wait for one another
+        int source[8];
+        bool same[8];
+        REAL value[8];
+        for (int j = 0; j < 8; j++) source[j] = s + 8 * j < n ? order[s + 8 * j] : -1;
+        for (int j = 0; j < 8; j++) same[j] = source[j] >= 0 && keys[source[j]] == key;
+        for (int j = 0; j < 8; j++) value[j] = same[j] && column < width ? rows[source[j] * width + column] : (REAL)0;
+        for (int j = 0; j < 8; j++) sum += value[j];
+        more = same[7];
     }
     parts[lane][threadIdx.x] = sum;
     __syncthreads();

@@ -40,6 +40,12 @@ def shift_kernels(xp):
 
 def rate(current, v_th, spikes):
     """See neuron.rate; on a GPU."""
+    current, low = namespace(current).ascontiguousarray(current), -1 if spikes == "signed" else 0
+    return shift_kernels(namespace(current)).rate(current, v_th, low), slope(current, v_th, spikes)
+
+
+def slope(current, v_th, spikes):
+    """See neuron.slope; on a GPU."""
     xp, low = namespace(current), -1 if spikes == "signed" else 0
     current = xp.ascontiguousarray(current)
 
@@ -50,7 +56,7 @@ def rate(current, v_th, spikes):
             add(grads, "v_th", own)
         return dx
 
-    return shift_kernels(xp).rate(current, v_th, low), vjp
+    return vjp
 
 
 def shift_norm(x, weight, bias, half_steps=False):
@@ -202,7 +208,9 @@ def pull_back(dy, x, weight, grads, dx=None):
     xp, alone = namespace(dy), of_first_alone(dy)
     rows = (lambda a: a[:, 0]) if alone else (lambda a: a.reshape(-1, a.shape[-1]))
     if grads is not None:
-        add(grads, "weight", product(rows(dy), rows(x), xp.empty_like(weight), transpose_a=True))
+        known = "weight" in grads  # of another time step, then: the sum is the product's
+        sums = grads["weight"] if known else xp.empty(weight.shape, weight.dtype)
+        grads["weight"] = product(rows(dy), rows(x), sums, transpose_a=True, accumulate=known)
     given = dx is not None
     if not given:
         dx = (xp.zeros if alone else xp.empty)(x.shape, x.dtype)

@@ -23,9 +23,13 @@ def rate(current, v_th=1.0, spikes="binary"):
     parameter. The slope is that of the open interval: 0 where the clip holds. A leaky neuron (LIF) has the same
     equilibrium for its leak-weighted rate (Xiao et al. 2021, IDE).
     """
-    xp = namespace(current)
-    low = -1 if spikes == "signed" else 0
-    drive = current if _is_one(v_th) else current / v_th
+    drive, low = _drive(current, v_th), -1 if spikes == "signed" else 0
+    return namespace(current).clip(drive, low, 1), slope(current, v_th, spikes, drive)
+
+
+def slope(current, v_th=1.0, spikes="binary", drive=None):
+    """The vjp of `rate` alone; drive: current / v_th, if it is known."""
+    drive, low = _drive(current, v_th) if drive is None else drive, -1 if spikes == "signed" else 0
     inside = (drive > low) & (drive < 1)
 
     def vjp(dy, grads=None):
@@ -38,7 +42,11 @@ def rate(current, v_th=1.0, spikes="binary"):
             add(grads, "v_th", over)
         return dx
 
-    return xp.clip(drive, low, 1), vjp
+    return vjp
+
+
+def _drive(current, v_th):
+    return current if _is_one(v_th) else current / v_th
 
 
 def spikes_of(population, spikes, config):

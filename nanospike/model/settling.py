@@ -17,11 +17,20 @@ def rate_neurons(config, own_thresholds=None):
         return rounding(config.activation_bits) if config.activation_bits else bert.pass_on
     own_thresholds = own_thresholds or {}
 
-    def fire(population, current):
-        spikes = neuron.spikes_of(population, config.spikes, config)
-        v_th = own_thresholds.get(population, config.v_th)
-        value, rate_vjp = (twins.rate(current, v_th) or neuron.rate)(current, v_th, spikes)
+    def neurons(population):
+        return own_thresholds.get(population, config.v_th), neuron.spikes_of(population, config.spikes, config)
 
+    def fire(population, current):
+        v_th, spikes = neurons(population)
+        value, rate_vjp = (twins.rate(current, v_th) or neuron.rate)(current, v_th, spikes)
+        return value, with_own(population, rate_vjp)
+
+    def slope(population, current):
+        """The vjp of fire(population, current)."""
+        v_th, spikes = neurons(population)
+        return with_own(population, (twins.slope(current, v_th) or neuron.slope)(current, v_th, spikes))
+
+    def with_own(population, rate_vjp):
         def vjp(dy, grads=None):
             own = {}
             dx = rate_vjp(dy, own if grads is not None else None)
@@ -30,14 +39,13 @@ def rate_neurons(config, own_thresholds=None):
                 add(child(grads, *path), last, own["v_th"])
             return dx
 
-        return value, vjp
+        return vjp
 
     def bounds(population):
-        v_th = own_thresholds.get(population, config.v_th)
-        signed = neuron.spikes_of(population, config.spikes, config) == "signed"
-        return neuron.UNKNOWN if hasattr(v_th, "shape") else (v_th, -1 if signed else 0)
+        v_th, spikes = neurons(population)
+        return neuron.UNKNOWN if hasattr(v_th, "shape") else (v_th, -1 if spikes == "signed" else 0)
 
-    fire.bounds = bounds
+    fire.bounds, fire.slope = bounds, slope
     return fire
 
 

@@ -149,12 +149,12 @@ class Neurons:
         self.step, self.norm, self.populations, self.block = 0, 0.0, {}, []
         self.recorders = {probe.population: Recorder(probe, self) for probe in self.how.probes}
         self.counter, self.watchers = None, list(self.recorders.values())
-        self.slopes, self.sent, self.rules, self.firings, self.scratch = None, {}, {}, {}, {}
+        self.slope, self.sent, self.rules, self.firings, self.scratch = None, {}, {}, {}, {}
 
-    def linearise(self, slopes):
-        """From now on give the vjps of another `fire`, such as the equilibrium's, at the currents that come, and keep
-        what every population sends, in arrays of its own, in `sent`; None: no longer."""
-        self.slopes, self.sent = slopes, {}
+    def linearise(self, slope):
+        """From now on give the vjps slope(population, current), such as the equilibrium's, at the currents that come,
+        and keep what every population sends, in arrays of its own, in `sent`; None: no longer."""
+        self.slope, self.sent = slope, {}
 
     def count(self, mask, read_out, looks):
         """Count from now on; see counting.Counter."""
@@ -178,15 +178,16 @@ class Neurons:
         """
         each = current.reshape(len(self.block), -1, *current.shape[1:])
         state = self._state(population, each[0])
-        sent = state.sent[None] if len(each) == 1 else namespace(current).empty_like(each)
+        kept = self.slope is not None or len(each) > 1
+        sent = namespace(current).empty_like(each) if kept else state.sent[None]
         at_once = 1 if population in self.recorders or self.how.drive == "instant" else len(each)
         for i in range(0, len(each), at_once):
             steps = slice(i, i + at_once)
             self._advance(population, state, each[steps], sent[steps], self.block[steps])
-        if self.slopes is None:
+        if self.slope is None:
             return sent.reshape(current.shape), None
-        self.sent[population] = sent[0].copy()
-        return self.sent[population], self.slopes(population, current)[1]
+        self.sent[population] = sent[0]
+        return sent[0], self.slope(population, current)
 
     def _advance(self, population, state, currents, sent, block):
         """Take the time steps of `block`, from currents into sent (T, B, L, W); watchers see the last of them."""
@@ -319,7 +320,7 @@ def simulate(network, neurons, learn=None):
         neurons.advance(steps)
         several = network if steps == 1 else network.repeated(steps)
         linearised = learn is not None and step in record
-        neurons.linearise(network.rate_neurons() if linearised else None)
+        neurons.linearise(network.rate_neurons().slope if linearised else None)
         trace = several.sweep(neurons, fed_back, differentiable=linearised)
         if linearised:
             learn(trace, neurons.sent)

@@ -73,12 +73,20 @@ def differential(current, v_th):
 
 def rate(current, v_th):
     """The twin of neuron.rate on a GPU, or None."""
-    learnt = hasattr(v_th, "shape")
-    if namespace(current) is np or not usable(current, *([v_th] if learnt else [])):
+    return _neurons(current, v_th, "rate")
+
+
+def slope(current, v_th):
+    """The twin of neuron.slope on a GPU, or None."""
+    return _neurons(current, v_th, "slope")
+
+
+def _neurons(current, v_th, name):
+    if namespace(current) is np or not usable(current, *([v_th] if hasattr(v_th, "shape") else [])):
         return None
     from . import fused
 
-    return fused.rate
+    return getattr(fused, name)
 
 
 def norm(function, x):

@@ -11,12 +11,12 @@ import numpy as np
 from ..arrays.backend import to_host
 from ..arrays.workers import Workers
 from ..config.errors import InputError
-from ..data.text import collate, encode, in_length_order, label_names, require_segments
+from ..data.text import collate, encode, label_names, require_segments
 from ..data.tokenizer import load_tokenizer
 from ..files.tensors import all_finite
 from ..model.loading import load_held, load_student
 from ..model.simulate import SpikingRun
-from .inference import AT_A_TIME, require_head
+from .inference import batches_of, require_head
 
 PREDICT_STEPS = 32  # of a student that recommends none
 ANYTIME_STEPS = 16  # the most of anytime inference
@@ -41,7 +41,7 @@ class Classifier:
     """
 
     def __init__(
-        self, directory, time_steps=None, device="cpu", workers=0, batch_size=AT_A_TIME, quiet=True, arithmetic="float",
+        self, directory, time_steps=None, device="cpu", workers=0, batch_size=0, quiet=True, arithmetic="float",
         packed=True,
     ):  # fmt: skip
         self._given = (directory, time_steps, device, workers, batch_size, quiet, arithmetic, packed)
@@ -79,7 +79,7 @@ class Classifier:
         with self._tokenizing:
             data = encode(self._tokenizer, texts, self.student.config.usable_positions, quiet=self.quiet)
         require_segments(data, self.student.config, self.student.directory)
-        batches = in_length_order(data, self.batch_size)[::-1]  # the longest first: the load is even
+        batches = batches_of(data, self.batch_size, self.student.device)
         with self.workers.one_blas_thread():
             found = self.workers.map(lambda index: self._batch(collate(data, index, self.student.device)), batches)
         by_text = {i: answer for some in found for i, answer in some}
@@ -101,7 +101,7 @@ class Classifier:
         return {"label": self.names.get(best, str(best)), "score": float(odds[best] / odds.sum())}
 
 
-def predict(directory, texts, time_steps=None, device="cpu", batch_size=AT_A_TIME, workers=0, arithmetic="float"):
+def predict(directory, texts, time_steps=None, device="cpu", batch_size=0, workers=0, arithmetic="float"):
     """[{label, score, time_steps}] of a list of texts and pairs of texts: a Classifier that is asked once."""
     texts = checked_texts(texts, "predict")
     return Classifier(directory, time_steps, device, workers, batch_size, False, arithmetic).answers(texts)

@@ -21,7 +21,9 @@ from ..model.student import mean_rate
 from ..training.monitor import silent_and_full
 from ..training.progress import counted
 
-AT_A_TIME = 32  # examples: what a step of them needs stays in the processor's last-level cache
+# Examples, where nothing else is asked for. On a CPU what a step of them needs stays in its last-level cache; a GPU waits
+# for Python with fewer.
+AT_A_TIME = {"cpu": 32, "cuda": 256}
 VARIANTS = ("mismatched", "test")  # keys under which results hold those of another file of the same task
 SURELY = 3  # standard errors
 FEW = 30  # examples, below which a score says how little it is worth
@@ -38,7 +40,12 @@ def drive_for(student):
     return "differential" if student.config.leak == 1 else "instant"
 
 
-def teacher_logits(teacher, data, batch_size=AT_A_TIME, workers=ALONE):
+def batches_of(data, batch_size, device):
+    """Index arrays of all examples, the longest first: the load is even. batch_size: 0: as many as suits the device."""
+    return in_length_order(data, batch_size or AT_A_TIME[device])[::-1]
+
+
+def teacher_logits(teacher, data, batch_size=0, workers=ALONE):
     """Logits (n, C) of all examples, on the host."""
 
     def logits_of(index):
@@ -47,7 +54,7 @@ def teacher_logits(teacher, data, batch_size=AT_A_TIME, workers=ALONE):
         out, _ = teacher.forward(inputs, differentiable=False)
         return index, to_host(out.logits)
 
-    return _in_order(workers.map(logits_of, in_length_order(data, batch_size)[::-1]), len(data))
+    return _in_order(workers.map(logits_of, batches_of(data, batch_size, teacher.device)), len(data))
 
 
 def _in_order(rows, n):
@@ -57,7 +64,7 @@ def _in_order(rows, n):
     return all_finite(logits, "the answers of the model, whose weights are too large")
 
 
-def evaluate_student(student, task, data, time_steps, how=SpikingRun(), batch_size=AT_A_TIME, workers=ALONE):  # noqa: B008
+def evaluate_student(student, task, data, time_steps, how=SpikingRun(), batch_size=0, workers=ALONE):  # noqa: B008
     """Score a student on labelled data at equilibrium and at every one of `time_steps` of a spiking run.
 
     how, batch_size, workers: see run_student. Returns {task, metric, examples, drive, spikes, equilibrium, spiking
@@ -92,7 +99,7 @@ def _confusions(task, logits, labels):
     return {"confusion": tables} if any(tables.values()) else {}
 
 
-def run_student(student, data, time_steps, how=SpikingRun(), batch_size=AT_A_TIME, workers=ALONE):  # noqa: B008
+def run_student(student, data, time_steps, how=SpikingRun(), batch_size=0, workers=ALONE):  # noqa: B008
     """Settle a student on all examples, and run it spike by spike as `how` says; labels are not needed.
 
     Returns ({"equilibrium" or time step: logits (n, C) on the host}, {drive, spikes, equilibrium_gap {"T": value},
@@ -112,7 +119,7 @@ def run_student(student, data, time_steps, how=SpikingRun(), batch_size=AT_A_TIM
         return part
 
     measure = counted("evaluating", len(data), measure)
-    found = workers.map(measure, in_length_order(data, batch_size)[::-1])  # the longest first: the load is even
+    found = workers.map(measure, batches_of(data, batch_size, student.device))
     tokens = sum(f["tokens"] for f in found)
     mean = lambda name: sum(f[name] for f in found) / tokens if spiking else None  # noqa: E731
     logits = {k: _in_order([(f["index"], f["logits"][k]) for f in found], len(data)) for k in found[0]["logits"]}
@@ -203,7 +210,7 @@ def warn_below_chance(task, logits, labels, where):
         warnings.warn(f"{where}: {told}: are its classes in another order than those of {task.name}?", stacklevel=2)
 
 
-def with_teacher(results, task, teacher, data, batch_size=AT_A_TIME, workers=ALONE):
+def with_teacher(results, task, teacher, data, batch_size=0, workers=ALONE):
     """The results of a student, and its teacher's on the same examples. teacher None: not known."""
     if teacher is None:
         return {"teacher": None} | results
