@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nanospike.arrays.backend import DEVICES
 from nanospike.arrays.workers import Workers
 from nanospike.config.errors import InputError
 from nanospike.config.options import option, parse, require_at_least
@@ -35,6 +36,7 @@ class Agreement:
     split: str = option("which file; labels in it are not looked at", "test", choices=SPLITS)
     max_length: int = option("word pieces per text; longer ones are cut", 64)
     time_steps: tuple[int, ...] = option("time steps at which they are compared", (1, 2, 4))
+    device: str = option("where to compute", "cpu", choices=DEVICES)
     json: Path | None = option("file to write the figures to", None)
 
     def __post_init__(self):
@@ -54,12 +56,12 @@ def fitting(student, teacher):
 
 def main(argv=None):
     options = parse(Agreement, argv, prog="python tools/agreement.py", positional=("students",))
-    task, workers = find_task(options.task), Workers(0)
+    task, workers = find_task(options.task), Workers(0, options.device)
     use_fast(True)
     texts = read_split(task, options.data_dir, options.split, need_labels=False).texts
     data = encode(load_tokenizer(options.teacher), texts, options.max_length)
-    teacher = load_any_teacher(options.teacher, "cpu")
-    students = [fitting(load_student(directory), teacher) for directory in options.students]
+    teacher = load_any_teacher(options.teacher, options.device)
+    students = [fitting(load_student(directory, options.device), teacher) for directory in options.students]
     data = replace(data, labels=answers(task, teacher_logits(teacher, data, workers=workers)))
     found = {}
     for directory, student in zip(options.students, students, strict=True):

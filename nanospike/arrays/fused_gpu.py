@@ -256,6 +256,28 @@ __global__ void merge_fire_back(const REAL* dy, const REAL* sent, REAL* dcontext
     dcontext[place] = slope(dy[i], sent[i], neuron(v_th, low));
 }
 
+// a - target where tokens are real, and partial sums of its squares: (B, L, W), or (B, heads, L, L) with heads > 0
+__global__ void difference(const REAL* a, const REAL* target, const long long* mask, REAL* out, REAL* partial,
+                           long long count, long long heads, long long length, long long width) {
+    __shared__ REAL sums[256];
+    REAL sum = 0;
+    for (long long i = (long long)blockIdx.x * 256 + threadIdx.x; i < count; i += 256LL * gridDim.x) {
+        long long row = i / width;
+        bool real = heads ? mask[row / (heads * length) * length + row % length]
+                && mask[row / (heads * length) * length + i % width] : mask[row] != 0;
+        REAL d = real ? a[i] - target[i] : (REAL)0;
+        out[i] = d;
+        sum += d * d;
+    }
+    sums[threadIdx.x] = sum;
+    __syncthreads();
+    for (int half = 128; half > 0; half /= 2) {
+        if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
+        __syncthreads();
+    }
+    if (threadIdx.x == 0) partial[blockIdx.x] = sums[0];
+}
+
 // scores (B, H, L, L): scaled in place; weights: their softmax where keys are real
 __global__ void softmax(REAL* scores, const long long* mask, REAL* weights, double scale, long long rows,
                         long long heads, long long length) {
@@ -441,6 +463,16 @@ def merge_fire_back(dy, sent, heads, neuron):
     numbers = (batch * length, length, width, width // heads, *numbers_of(neuron))
     _run("merge_fire_back", sent, elementwise(sent.size), dy, sent, dcontext, *numbers)
     return dcontext
+
+
+def difference(a, target, mask):
+    """See loss.difference_of; mask (B, L) int64."""
+    xp, heads = namespace(a), a.shape[1] if a.ndim == 4 else 0
+    blocks = max(1, min(256, -(-a.size // 1024)))
+    out, partial = xp.empty(a.shape, a.dtype), xp.empty((blocks, 1), a.dtype)
+    sizes = a.size, heads, a.shape[-2], a.shape[-1]
+    _run("difference", a, (blocks, 256, 0), a, target, mask, out, partial, *sizes)
+    return out, finished(partial).reshape(())
 
 
 def softmax(scores, mask, scale):

@@ -59,6 +59,13 @@ def slope(current, v_th, spikes):
     return vjp
 
 
+def difference(a, target, mask):
+    """See loss.difference_of; on a GPU."""
+    xp = namespace(a)
+    a, target = (xp.ascontiguousarray(x) for x in (a, target))
+    return kernels(xp).difference(a, target, xp.ascontiguousarray(mask, dtype=xp.int64))
+
+
 def shift_norm(x, weight, bias, half_steps=False):
     """See ops_shift.shift_norm; on a GPU."""
     these, p = shift_kernels(namespace(x)), {"weight": weight, "bias": bias}

@@ -6,10 +6,13 @@ Axes: B examples, L tokens, D student width, E teacher width, H heads, C labels.
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from ..arrays import ops
 from ..arrays.backend import namespace
 from ..arrays.tree import child
 from ..config.errors import InputError
+from . import twins
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,13 @@ def hidden_loss(a, target, attention_mask, distill_map, totals=None):
     vjp(cotangent, grads=None) -> da; grads is that of distill_map. totals: of the whole batch, None: this is it.
     """
     mapped, map_vjp = ops.linear(a, **distill_map)
-    real = attention_mask.astype(mapped.dtype)[:, :, None]
-    difference = namespace(mapped).where(real != 0, mapped - target, 0)
+    difference, squares = difference_of(mapped, target, attention_mask)
     count = _number(totals or Totals.of(attention_mask), "tokens", mapped) * target.shape[-1]
 
     def vjp(cotangent, grads=None):
         return map_vjp(difference * (2 * cotangent / count), grads)
 
-    return (difference * difference).sum() / count, vjp
+    return squares / count, vjp
 
 
 def attention_loss(scores, target, attention_mask, totals=None):
@@ -58,16 +60,25 @@ def attention_loss(scores, target, attention_mask, totals=None):
         raise InputError(
             f"attention loss: student has {scores.shape[1]} heads, teacher {target.shape[1]}; set its weight to 0"
         )
-    real = attention_mask.astype(scores.dtype)
-    pairs = (real[:, :, None] * real[:, None, :])[:, None]
-    difference = namespace(scores).where(pairs != 0, scores - target, 0)
+    difference, squares = difference_of(scores, target, attention_mask)
     count = _number(totals or Totals.of(attention_mask), "pairs", scores) * scores.shape[1]
-    return (difference * difference).sum() / count, lambda cotangent: difference * (2 * cotangent / count)
+    return squares / count, lambda cotangent: difference * (2 * cotangent / count)
+
+
+def difference_of(a, target, attention_mask):
+    """(a - target, 0 at padding, and the sum of its squares); a (B, L, D), or (B, H, L, L), where both tokens count."""
+    if twin := twins.difference(a, target):
+        return twin(a, target, attention_mask)
+    real = attention_mask.astype(a.dtype)
+    real = real[:, :, None] if a.ndim == 3 else (real[:, :, None] * real[:, None, :])[:, None]
+    difference = namespace(a).where(real != 0, a - target, 0)
+    return difference, (difference * difference).sum()
 
 
 def _number(totals, name, like):
-    """One of the totals in the dtype of `like`, so that dividing by it promotes nothing."""
-    return namespace(like).asarray(getattr(totals, name), like.dtype)
+    """One of the totals as something by which dividing `like` promotes nothing and takes no copy to a device."""
+    number, xp = getattr(totals, name), namespace(like)
+    return xp.asarray(number, like.dtype) if xp is np or hasattr(number, "get") else float(number)
 
 
 def logits_loss(logits, target, temperature=1.0, totals=None):

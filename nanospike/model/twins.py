@@ -89,6 +89,15 @@ def _neurons(current, v_th, name):
     return getattr(fused, name)
 
 
+def difference(a, target):
+    """The twin of loss.difference_of on a GPU, or None."""
+    if namespace(a) is np or target.shape != a.shape or not usable(a, target):
+        return None
+    from . import fused
+
+    return fused.difference
+
+
 def norm(function, x):
     """The twin of an operator that is a shift norm, on a GPU, else the operator itself."""
     if getattr(function, "func", None) is not ops_shift.shift_norm or namespace(x) is np or not usable(x):

@@ -21,8 +21,8 @@ from ..model.student import mean_rate
 from ..training.monitor import silent_and_full
 from ..training.progress import counted
 
-# Examples, where nothing else is asked for. On a CPU what a step of them needs stays in its last-level cache; a GPU waits
-# for Python with fewer.
+# Examples, where nothing else is asked for. On a CPU what a step of them needs stays in its last-level cache; with
+# fewer a GPU waits for Python.
 AT_A_TIME = {"cpu": 32, "cuda": 256}
 VARIANTS = ("mismatched", "test")  # keys under which results hold those of another file of the same task
 SURELY = 3  # standard errors

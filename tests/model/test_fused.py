@@ -9,7 +9,7 @@ from models import LOOPS, random_batch, random_student, random_teacher
 
 from nanospike.arrays.backend import has_kernels, joined, product, side_by_side, to_device, to_host
 from nanospike.arrays.tree import leaves, nest
-from nanospike.model import bert, equilibrium, twins
+from nanospike.model import bert, equilibrium, loss, twins
 from nanospike.model.loss import Targets, Totals
 from nanospike.model.neuron import POPULATIONS
 from nanospike.model.simulate import Neurons, SpikingRun
@@ -315,3 +315,18 @@ def test_membranes_round_as_the_library_does(fused, dtype, spikes, v_th, learnt,
     for name in ("membrane", "count", "fired", "emitted"):
         one, other = (to_host(getattr(state, name)) for state in (found, expected))
         assert np.array_equal(one, other, equal_nan=name == "membrane"), name
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7), (3, 4, 5, 5)])
+@pytest.mark.parametrize("device, dtype", CASES[:2])
+def test_differences_and_their_squares(fused, dtype, shape):
+    rng = np.random.default_rng(2)
+    a, target = rng.standard_normal((2, *shape)).astype(dtype)
+    mask = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [1, 0, 0, 0, 0]])
+    target[0, ..., -1, :] = np.inf  # at padding: nobody looks
+    found = loss.difference_of(*(to_device(x, fused) for x in (a, target, mask)))
+    with twins.portable():
+        expected = loss.difference_of(a, target, mask)
+    assert (expected[0][0, ..., -1, :] == 0).all() and expected[1] > 0
+    for one, other in zip(found, expected, strict=True):
+        compare(one, other, dtype, "difference")
