@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..arrays.workers import Workers, give_memory_back, shares
+from ..arrays.workers import Workers, few_collections, give_memory_back, shares
 from ..config.errors import InputError
 from ..config.options import flag, plain
 from ..data.text import batch_order, collate
@@ -115,7 +115,7 @@ class Run:
             if stage.name == position.get("stage"):
                 start, optimizer = position["step"], restored
             stage.begin(start)
-            with self._finishing_the_step_on_interrupt():
+            with self._finishing_the_step_on_interrupt(), few_collections():
                 summary[stage.name] = self._train_stage(stage, optimizer, start, summary)
             give_memory_back()
             if self.interrupted:

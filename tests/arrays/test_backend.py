@@ -1,5 +1,9 @@
 """What NumPy and CuPy spell differently: the error function, sums of rows, and arrays that must not be mixed."""
 
+import importlib
+import math
+import re
+
 import numpy as np
 import pytest
 import scipy.special
@@ -7,6 +11,8 @@ import scipy.special
 from nanospike.arrays import backend
 from nanospike.arrays.backend import BLOCK, erf, library, namespace, scatter_add, sum_by_index, to_device, to_host
 
+# of CUDA's math library, those that a kernel might be called after, besides Python's
+CUDA_S_OWN = ("norm", "rnorm", "norm3d", "norm4d", "normcdf", "rhypot", "rsqrt", "rint", "round", "max", "min", "abs")
 LINE = np.concatenate([np.linspace(-6, 6, 200_001), np.logspace(-30, 0, 3001), -np.logspace(-30, 0, 3001)])
 
 
@@ -55,3 +61,12 @@ def test_libraries_are_not_mixed(cupy):
     with pytest.raises(TypeError, match="arrays of cupy and numpy: move them to one device"):
         namespace(np.zeros(1), cupy.zeros(1))
     assert library("cpu") is np and to_host(to_device(np.arange(3), "cuda")).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("module", ["fused_gpu", "fused_shift_gpu", "update_gpu"])
+def test_no_kernel_has_the_name_of_a_function_of_cuda_s_headers(module):
+    """CUDA 13 declares norm(int, const double*) with C linkage: a kernel of that name does not compile everywhere."""
+    source = importlib.import_module(f"nanospike.arrays.{module}").SOURCE
+    kernels = set(re.findall(r"__global__ void (\w+)\(", source))
+    assert len(kernels) >= 4
+    assert not kernels & {*CUDA_S_OWN, *dir(math)}

@@ -1,5 +1,6 @@
 """Parts of a batch side by side: the same sums, the threads of BLAS as they were."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from nanospike.arrays.tree import RowSum, dense_gradients, leaves, summed
 from nanospike.arrays.workers import ALONE, Workers, blas_threads, cores, shares
 from nanospike.data.text import Encoded, collate
 from nanospike.model.loss import Targets, Totals
+from nanospike.model.simulate import SpikingRun
 from nanospike.training.optim import AdamW
 
 
@@ -169,3 +171,32 @@ with pool.one_blas_thread():
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0 and found[0]() == 2
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60)
+
+
+def test_garbage_is_looked_for_as_before_afterwards():
+    before = gc.get_threshold()
+    with pytest.raises(ZeroDivisionError), workers.few_collections():
+        assert gc.get_threshold() == (workers.RARER * before[0], *before[1:])
+        raise ZeroDivisionError
+    assert gc.get_threshold() == before
+
+
+@pytest.mark.parametrize("kind", [{}, {"operators": "shift", "weights": "ternary"}, {"feedback": True}])
+def test_a_step_leaves_nothing_in_cycles(kind):
+    """So that few_collections holds no memory."""
+    student, batch = random_student(spikes="signed", **kind), random_batch()
+    targets, optimizer = Targets(random_teacher()(*batch)), AdamW(student.parameters())
+    simulation = None if kind.get("feedback") else SpikingRun(time_steps=2, record=(1, 2))
+
+    def step():
+        result = student.computing().gradients(batch, targets, simulation=simulation)
+        optimizer.update(dict(leaves(result.grads)), 1e-3, 1.0)
+
+    step()
+    gc.collect()
+    gc.disable()
+    try:
+        step()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
