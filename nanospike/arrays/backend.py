@@ -239,7 +239,7 @@ def product(a, b, out, transpose_a=False, transpose_b=False, accumulate=False):
 
     Matrices may be blocks of columns of others; stacks are C-contiguous.
     """
-    if namespace(a, b, out) is np:
+    if isinstance(out, np.ndarray):
         if _products["host"] and out.ndim == 2 and out.dtype == np.float32:
             return _products["host"](a, b, out, transpose_a, transpose_b, accumulate)
         a, b = (m.swapaxes(-1, -2) if turned else m for m, turned in ((a, transpose_a), (b, transpose_b)))

@@ -3,6 +3,7 @@
 What they compute: ops_shift, quantise.ternary and simulate. As in fused_cpu, not-a-number passes through.
 """
 
+import functools
 import math
 
 import numba
@@ -260,9 +261,17 @@ def differential(state, currents, sent, first, rule):
     """
     currents, sent = (a.reshape(len(currents), -1) for a in (currents, sent))
     flat = [a.reshape(-1) for a in (state.membrane, state.count, state.fired, state.emitted)]
-    steps = range(first, first + len(currents))
-    numbers = rule.initial * rule.v_th, rule.v_th, *(x for step in steps for x in (step, *rule.at(step)))
-    if hasattr(rule.v_th, "shape"):  # learnt: arrays of one number
-        numbers = [x.item() if hasattr(x, "shape") else x for x in numbers]
-    start, v_th, *levels = np.array(numbers, np.float32)
-    _differential(currents, *flat, sent, np.reshape(levels, (-1, 3)), start, v_th, KINDS[rule.spikes])
+    learnt = hasattr(rule.v_th, "shape")  # an array of one number
+    _differential(
+        currents, *flat, sent, *(_levels if learnt else _known_levels)(rule, first, len(currents)), KINDS[rule.spikes]
+    )
+
+
+def _levels(rule, first, count):
+    """(levels (count, 3), start, v_th) of _differential, float32."""
+    numbers = rule.initial * rule.v_th, rule.v_th, *(x for i in range(count) for x in (first + i, *rule.at(first + i)))
+    start, v_th, *levels = np.array([x.item() if hasattr(x, "shape") else x for x in numbers], np.float32)
+    return np.reshape(levels, (-1, 3)), start, v_th
+
+
+_known_levels = functools.lru_cache(1024)(_levels)

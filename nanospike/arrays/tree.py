@@ -3,7 +3,7 @@
 Gradients are nested dicts that grow where a vjp adds to them, so that what a loss does not touch costs nothing.
 """
 
-from .backend import namespace, scatter_add, sum_by_index
+from .backend import DTYPES, has_kernels, namespace, scatter_add, sum_by_index
 
 
 def leaves(tree, prefix=""):
@@ -79,7 +79,7 @@ class RowSum:
         """(unique indices (U,), their summed gradients (U, D))."""
         xp = namespace(*self._rows)
         if not self._merged:
-            merged = sum_by_index(xp.concatenate(self._indices), xp.concatenate(self._rows))
+            merged = _summing(xp, self._rows[0].dtype)(xp.concatenate(self._indices), xp.concatenate(self._rows))
             self._indices, self._rows, self._merged = [merged[0]], [merged[1]], True
         return self._indices[0], self._rows[0]
 
@@ -101,6 +101,15 @@ class RowSum:
         self._indices += other._indices
         self._rows += other._rows
         self._merged = False
+
+
+def _summing(xp, dtype):
+    """sum_by_index, or on a device what does the same in a fixed order."""
+    if not has_kernels(xp) or dtype.name not in DTYPES:
+        return sum_by_index
+    from .update_gpu import sums_by_key
+
+    return sums_by_key
 
 
 def summed(parts, workers):

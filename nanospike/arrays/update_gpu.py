@@ -211,6 +211,16 @@ def segment_sums(keys, rows, row_of, table_of, values, table=0):
     launch(SOURCE, "segment_sums", rows.dtype, ((n, -(-width // 32)), (32, 8), 0), arguments)
 
 
+def sums_by_key(keys, rows):
+    """(unique keys (U,), sums of their rows (U, D)) of keys (n,) and rows (n, D), as segment_sums adds them."""
+    xp, n = namespace(rows), len(keys)
+    row_of, table_of = xp.empty((2, n), np.int32)
+    values = xp.empty(rows.shape, rows.dtype)
+    segment_sums(xp.ascontiguousarray(keys, np.int64), xp.ascontiguousarray(rows), row_of, table_of, values)
+    kept = xp.flatnonzero(row_of >= 0)
+    return row_of[kept].astype(keys.dtype), values[kept]
+
+
 class Update:
     """AdamW on a device: two launches a step, whatever the number of tensors, and no wait.
 

@@ -202,8 +202,8 @@ class Neurons:
     def _state(self, population, current):
         """The Population of that name; current: of one time step."""
         if population not in self.populations:
-            firing = self.firing(population)
-            start, signed = levels(firing.v_th, self.how.initial, self.leak)[0], firing.spikes != "binary"
+            rule = self.rule(population)
+            start, signed = levels(rule.v_th, self.how.initial, self.leak)[0], rule.spikes != "binary"
             self.populations[population] = Population(current, start, self.how.time_steps, signed, self.leak != 1)
         return self.populations[population]
 

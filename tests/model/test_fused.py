@@ -8,7 +8,7 @@ import pytest
 from models import LOOPS, random_batch, random_student, random_teacher
 
 from nanospike.arrays.backend import has_kernels, joined, product, side_by_side, to_device, to_host
-from nanospike.arrays.tree import leaves, nest
+from nanospike.arrays.tree import RowSum, leaves, nest
 from nanospike.model import bert, equilibrium, loss, twins
 from nanospike.model.loss import Targets, Totals
 from nanospike.model.neuron import POPULATIONS
@@ -330,3 +330,16 @@ def test_differences_and_their_squares(fused, dtype, shape):
     assert (expected[0][0, ..., -1, :] == 0).all() and expected[1] > 0
     for one, other in zip(found, expected, strict=True):
         compare(one, other, dtype, "difference")
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_sums_of_rows_have_a_fixed_order_on_a_device(gpu, dtype):
+    rng = np.random.default_rng(4)
+    indices, rows = rng.integers(0, 9, 300), rng.standard_normal((300, 40)).astype(dtype)
+    indices[::3] = 2  # far more than a block takes at once
+    found, expected = (RowSum((11, 40)) for _ in range(2))
+    for part in (slice(0, 120), slice(120, 300)):
+        found.add(to_device(indices[part], "cuda"), to_device(rows[part], "cuda"))
+        expected.add(indices[part], rows[part])
+    assert np.array_equal(to_host(found.rows()[0]), expected.rows()[0])
+    compare(found.dense(), expected.dense(), dtype, "sums")
