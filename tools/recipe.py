@@ -1,11 +1,12 @@
 """Run the commands of a recipe, one after another, and put what the students reach in a table.
 
-    python tools/recipe.py tools/recipes/sst2.toml --work DIR --places glue=GLUE minilm=DIR [--only NAME,...]
+    python tools/recipe.py tools/recipes/sst2.toml --work DIR --places glue=GLUE,minilm=DIR [--only NAME,...]
 
-A recipe is a TOML file with a table a run: `command`, `says`, and the command's options under their own names. `seeds`
-makes a run of each; `{work}`, `{seed}` and the names of --places in an option's value are filled in. The output of the
-run NAME is DIR/NAME, or DIR/NAME-SEED where it has seeds; a table that is called `all` holds options of every run of
-distill. What is done is not done again, what was interrupted goes on; tools/runs.py has the details.
+A recipe is a TOML file with a table a run: `command` (finetune, distill, evaluate, or average, a tool), `says`, and the
+command's options under their own names. `seeds` makes a run of each; `{work}`, `{seed}` and the names of --places in an
+option's value are filled in. The output of the run NAME is DIR/NAME, or DIR/NAME-SEED where it has seeds; a table that
+is called `all` holds options of every run of distill. What is done is not done again, what was interrupted goes on;
+tools/runs.py has the details.
 """
 
 import json
@@ -24,7 +25,7 @@ from nanospike.config.options import flag, option, parse
 from nanospike.files.model_files import read_json, write_json
 from nanospike.start import command
 
-COMMANDS = ("finetune", "distill", "evaluate")
+COMMANDS = ("finetune", "distill", "evaluate", "average")  # the last is tools/average.py
 LOGGED = ("stage", "step", "loss", "learning_rate", "gradient_norm", "mean_rate", "equilibrium_gap")
 LINES = 40  # of a run's log that are kept
 

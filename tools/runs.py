@@ -66,7 +66,8 @@ def done(out, argv, command="distill"):
         return ""
     if failed.exists():
         return failed.read_text(encoding="utf-8")
-    argv = ["-m", f"nanospike.{command}", *argv, "--output-dir", out]
+    tool = Path(__file__).with_name(f"{command}.py")
+    argv = [*([tool] if tool.exists() else ["-m", f"nanospike.{command}"]), *argv, "--output-dir", out]
     if any(out.glob("checkpoints/[!.]*/state.json")):
         argv.append("--resume")
     elif (out / "training_args.json").exists():  # it was stopped before its first checkpoint

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import average
 import pytest
 import recipe
 from tiny import run, write_sst2, write_teacher
@@ -128,6 +129,7 @@ def test_the_recipes_name_options_that_exist(path):
     from nanospike.config.options import parse
 
     records = {"distill": distill.Distill, "evaluate": evaluate.Evaluate, "finetune": finetune.Finetune}
+    records["average"] = average.Average
     places = {n: "x" for n in ("work", "glue", "minilm", "both")}
     for name, table in recipe.read_recipe(path).items():
         for out, argv in recipe.runs_of(name, table, places):
