@@ -17,7 +17,7 @@ from unittest.mock import patch
 from nanospike.arrays import ops, tree
 from nanospike.arrays.workers import Workers
 from nanospike.data import text
-from nanospike.model import bert, loss, neuron, simulate
+from nanospike.model import bert, loss, membranes, neuron, simulate
 from nanospike.training import optim, teaching
 
 REST, WAIT = ("rest", ""), ("wait", "")  # what no other block claims; a thread that waits for others
@@ -84,7 +84,7 @@ LAYERS = [  # owner, name, block: functions whose last value is a vjp
     (ops, "gelu", "gelu", None),
     (ops, "layer_norm", "layer_norm", None),
     (neuron, "rate", "neurons", None),
-    (simulate.Neurons, "__call__", "neurons", None),
+    (membranes.Neurons, "__call__", "neurons", None),
     (ops, "embedding", "embedding", None),
     (bert, "embeddings", "embedding", None),
     (bert, "encoder", "residuals", None),

@@ -183,7 +183,7 @@ def _ternary(weight, low_bit, cut_off):
 
 @exact
 def _differential(currents, membrane, count, fired, emitted, sent, levels, start, v_th, kind):
-    """levels (T, 3): the number of the time step, and the two thresholds; see simulate.Neurons._differential."""
+    """levels (T, 3): the number of the time step, and the two thresholds; see membranes.Neurons._differential."""
     for i in range(len(currents)):
         step, upper, lower = levels[i]
         current, out = currents[i], sent[i]
@@ -256,7 +256,7 @@ def ternary(weight, cut_off):
 def differential(state, currents, sent, first, rule):
     """Time steps of a population under the differential drive, one after the other, bit for bit as simulate takes them.
 
-    currents and sent (T, ...) for T steps, the first of which has the number `first`; state: a simulate.Population;
+    currents and sent (T, ...) for T steps, the first of which has the number `first`; state: a membranes.Population;
     rule: a neuron.Rule with one v_th.
     """
     currents, sent = (a.reshape(len(currents), -1) for a in (currents, sent))

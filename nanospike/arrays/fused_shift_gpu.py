@@ -245,7 +245,7 @@ __global__ void rate_back_sums(const REAL* dy, const REAL* current, const REAL* 
 
 }
 
-// Time steps first, first + 1, ... of a population, see simulate.Neurons; thresholds: one number, or null.
+// Time steps first, first + 1, ... of a population, see membranes.Neurons; thresholds: one number, or null.
 template <typename COUNT>
 __device__ __forceinline__ void differential(const REAL* currents, REAL* membrane, COUNT* counts, COUNT* fired,
                                              signed char* emitted, REAL* sent, const REAL* thresholds, double v_th,

@@ -18,8 +18,9 @@ from ..arrays.ops_shift import LEAST_POWER
 from ..config.errors import InputError
 from .integer import EXPONENTS, LOUDEST, POWERS, SCORE_BITS, embedding_rows
 from .integer_load import integers, require_integer
+from .membranes import Neurons, Population
 from .neuron import Firing, spike, spikes_of
-from .simulate import Neurons, Population, simulate
+from .simulate import simulate
 
 WEIGHTS = 1 - LEAST_POWER  # as many powers of two a key's weight can be; keys further behind the best are left out
 FAR = 2**30  # products of counts that padding is behind the best key

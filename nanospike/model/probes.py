@@ -46,7 +46,7 @@ class Probe:
 class Recorder:
     """One Probe at work: `saw` is called for every population at every time step, `recording` at the end.
 
-    neurons: the simulate.Neurons that it looks at.
+    neurons: the membranes.Neurons that it looks at.
     """
 
     def __init__(self, probe, neurons):

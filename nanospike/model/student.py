@@ -17,9 +17,10 @@ from .counting import Neuron, lines
 from .equilibrium import Loop
 from .gradients import Lesson, warn_unless
 from .integer_run import constants_for, simulate_integer
+from .membranes import Neurons
 from .operations import in_integers, parts
 from .quantise import held, low_bit, low_bit_names, quantised, split
-from .simulate import Neurons, SpikingRun, checked_record, simulate
+from .simulate import SpikingRun, checked_record, simulate
 from .teacher import checked_inputs
 
 ONLY_FOR_TRAINING = ("distill_map.weight", "distill_map.bias")

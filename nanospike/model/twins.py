@@ -65,7 +65,7 @@ def ternary(weight):
 
 
 def differential(current, v_th):
-    """The compiled time steps of neurons (simulate.Neurons) under the differential drive, or None."""
+    """The compiled time steps of neurons (membranes.Neurons) under the differential drive, or None."""
     if getattr(v_th, "size", 1) > 1 or not usable(current):
         return None
     return _shift_kernels(current).differential

@@ -12,9 +12,10 @@ from models import LOOPS, random_batch, random_student
 
 from nanospike.model import bert
 from nanospike.model.counting import Counter, Neuron, dense, lines, operations
+from nanospike.model.membranes import Neurons
 from nanospike.model.operations import COSTS, KEYS, KINDS, Operator, Synapses, parts
 from nanospike.model.probes import Probe
-from nanospike.model.simulate import Neurons, SpikingRun
+from nanospike.model.simulate import SpikingRun
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

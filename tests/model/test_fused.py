@@ -11,8 +11,9 @@ from nanospike.arrays.backend import has_kernels, joined, product, side_by_side,
 from nanospike.arrays.tree import RowSum, leaves, nest
 from nanospike.model import bert, equilibrium, loss, twins
 from nanospike.model.loss import Targets, Totals
+from nanospike.model.membranes import Neurons
 from nanospike.model.neuron import POPULATIONS
-from nanospike.model.simulate import Neurons, SpikingRun
+from nanospike.model.simulate import SpikingRun
 from nanospike.training.optim_device import optimizer_of
 
 TOLERANCE = {"float32": 2e-4, "float64": 1e-10}
