@@ -17,7 +17,7 @@ from unittest.mock import patch
 from nanospike.arrays import ops, tree
 from nanospike.arrays.workers import Workers
 from nanospike.data import text
-from nanospike.model import bert, loss, membranes, neuron, simulate
+from nanospike.model import bert, loss, membranes, neuron
 from nanospike.training import optim, teaching
 
 REST, WAIT = ("rest", ""), ("wait", "")  # what no other block claims; a thread that waits for others
