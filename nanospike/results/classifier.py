@@ -16,7 +16,7 @@ from ..data.tokenizer import load_tokenizer
 from ..files.tensors import all_finite
 from ..model.loading import load_held, load_student
 from ..model.simulate import SpikingRun
-from .inference import batches_of, require_head
+from .inference import AT_A_TIME, batches_of, require_head
 
 PREDICT_STEPS = 32  # of a student that recommends none
 ANYTIME_STEPS = 16  # the most of anytime inference
@@ -45,9 +45,10 @@ class Classifier:
         packed=True,
     ):  # fmt: skip
         self._given = (directory, time_steps, device, workers, batch_size, quiet, arithmetic, packed)
-        self.batch_size, self.quiet = batch_size, quiet
+        self.quiet = quiet
         self.student = load_held(directory, device) if packed else load_student(directory, device).computing()
         require_head(self.student)
+        self.batch_size = batch_size or AT_A_TIME[self.student.device]
         if self.student.config.activation == "ann":
             raise InputError(f"{directory}: an ordinary BERT (activation ann): it has no spikes to run")
         how = _how(time_steps, self.student.raw_config, Path(directory) / "config.json")
