@@ -78,7 +78,7 @@ CUTS = (
         add="--help",
     ),
     Cut(r"^python tools/(bench|bench_corpus|profile_step|growth)\.py ", "an hour; tests/tools", add="--help"),
-    Cut(r"^python tools/agreement\.py ", "students of a kind; tests/tools", add="--help"),
+    Cut(r"^python tools/(agreement|recipe)\.py ", "hours, or their students; tests/tools", add="--help"),
     Cut(r"^python tools/gpu_check\.py ", "a GPU", add="--help"),
 )
 

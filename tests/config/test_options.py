@@ -290,7 +290,7 @@ def test_nonsense_that_distill_refuses(argv, said, capsys):
     [
         (["--time-steps", "0"], "--time-steps: found [0]"),
         (["--time-steps", "2.5"], "--time-steps: found '2.5', expected whole numbers"),
-        (["--batch-size", "-2"], "--batch-size: found -2, expected at least 1"),
+        (["--batch-size", "-2"], "--batch-size: found -2, expected at least 0"),
         (["--initial", "1"], "--initial: found 1.0, expected at least 0 and below 1"),
         (["--split", "test"], "--output-dir: needed for the predictions of --split test"),
         (["--margin-decay", "1"], "--margin-decay: without --margin there is nothing that decays"),
