@@ -305,15 +305,17 @@ __global__ void softmax(REAL* scores, const long long* mask, REAL* weights, doub
     for (int k = lane; k < keys; k += 32) w[k] /= sum;
 }
 
-// dweights becomes d(unscaled scores); dscores: of the scaled scores, from elsewhere, or null
-__global__ void softmax_back(REAL* dweights, const REAL* weights, const REAL* dscores, double scale, long long rows,
-                             long long length) {
+// dweights becomes d(unscaled scores); dscores: of the scaled scores, from elsewhere, or null; ratios: 1 / the sums of
+// rows of weights, or null, where they are 1
+__global__ void softmax_back(REAL* dweights, const REAL* weights, const REAL* ratios, const REAL* dscores, double scale,
+                             long long rows, long long length) {
     long long row = (long long)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     int lane = threadIdx.x % 32;
     if (row >= rows) return;
     REAL sum = 0;
     for (long long k = row * length + lane; k < (row + 1) * length; k += 32) sum += dweights[k] * weights[k];
     sum = warp_sum(sum);
+    if (ratios) sum *= ratios[row];
     for (long long k = row * length + lane; k < (row + 1) * length; k += 32) {
         REAL d = (dweights[k] - sum) * weights[k];
         if (dscores) d += dscores[k];
@@ -484,9 +486,10 @@ def softmax(scores, mask, scale):
     return weights
 
 
-def softmax_back(dweights, weights, dscores, scale):
-    """Gradient of the unscaled scores, in place of dweights; dscores: that of the scaled ones themselves, or None."""
+def softmax_back(dweights, weights, dscores, scale, ratios=None):
+    """Gradient of the unscaled scores, in place of dweights; dscores: that of the scaled ones themselves, or None;
+    ratios: 1 / the sums of rows of weights, where these are not 1."""
     length = weights.shape[-1]
     rows = weights.size // length
-    _run("softmax_back", weights, by_warps(rows), dweights, weights, dscores, float(scale), rows, length)
+    _run("softmax_back", weights, by_warps(rows), dweights, weights, ratios, dscores, float(scale), rows, length)
     return dweights

@@ -5,6 +5,7 @@ What they compute: ops_shift, quantise.ternary, neuron.rate and simulate. As in 
 
 import numpy as np
 
+from . import fused_gpu
 from .backend import launch, namespace
 from .fused_gpu import (
     HELPERS,
@@ -166,21 +167,6 @@ __global__ void shift_softmax(REAL* scores, const long long* mask, REAL* weights
     REAL gain = total == total ? power(-nearest_exponent(total)) : total;
     if (lane == 0) ratios[row] = (REAL)1 / (gain * total);
     for (int k = lane; k < keys; k += 32) w[k] *= gain;
-}
-
-__global__ void shift_softmax_back(REAL* dweights, const REAL* weights, const REAL* ratios, const REAL* dscores,
-                                   double scale, long long rows, long long length) {
-    long long row = (long long)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
-    int lane = threadIdx.x % 32;
-    if (row >= rows) return;
-    REAL sum = 0;
-    for (long long k = row * length + lane; k < (row + 1) * length; k += 32) sum += dweights[k] * weights[k];
-    sum = warp_sum(sum) * ratios[row];
-    for (long long k = row * length + lane; k < (row + 1) * length; k += 32) {
-        REAL d = (dweights[k] - sum) * weights[k];
-        if (dscores) d += dscores[k];
-        dweights[k] = d * (REAL)scale;
-    }
 }
 
 __global__ void ternary(const REAL* weight, REAL* low_bit, double cut_off, long long rows, long long width) {
@@ -355,11 +341,7 @@ def softmax(scores, mask, scale):
 
 def softmax_back(dweights, weights, ratios, dscores, scale):
     """See fused_gpu.softmax_back."""
-    length = weights.shape[-1]
-    rows = weights.size // length
-    arguments = dweights, weights, ratios, dscores, float(scale), rows, length
-    _run("shift_softmax_back", weights, by_warps(rows), *arguments)
-    return dweights
+    return fused_gpu.softmax_back(dweights, weights, dscores, scale, ratios)
 
 
 def ternary(weight, cut_off):
