@@ -156,9 +156,15 @@ class Distill(OwnFiles, ShiftOptions, TrainingOptions):
     jacobian_penalty: float = option(
         "weight in the loss of the loop's squared Jacobian norm, along one random direction per update", 0.0
     )
+    graphs: bool = option(
+        "on a GPU, record what an update asks of it, once for each length of texts, and ask for it at once (CUDA "
+        "graphs); without dropout, and not where rates return",
+        True,
+    )
     teacher_cache: float = option(
         "most GB (10^9 bytes) of the teacher's activations to keep on disk, rounded to float16, in stages of more than "
-        "one epoch and in all with --cache-dir; a stage that needs more computes them in every epoch; 0: keep none",
+        "one epoch and in all with --cache-dir; a stage that needs more computes them in every epoch; 0: keep none; "
+        "for a CPU, a GPU always computes them",
         4.0,
     )
     cache_dir: Path | None = option(

@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import nanospike  # noqa: E402
 from nanospike.arrays.backend import library, set_precision, to_device, to_host  # noqa: E402
+from nanospike.arrays.recorded import Recorded, can_record  # noqa: E402
 from nanospike.arrays.tree import dense_gradients, leaves, nest  # noqa: E402
 from nanospike.arrays.workers import few_collections  # noqa: E402
 from nanospike.config.models import BertConfig, read_config  # noqa: E402
@@ -39,13 +40,18 @@ from nanospike.files.model_files import write_json  # noqa: E402
 from nanospike.model import twins  # noqa: E402
 from nanospike.model.bert import parameter_shapes  # noqa: E402
 from nanospike.model.loss import LossWeights, Targets, Totals  # noqa: E402
+from nanospike.model.simulate import SpikingRun  # noqa: E402
 from nanospike.model.teacher import Teacher  # noqa: E402
+from nanospike.model.twins import arrange  # noqa: E402
 from nanospike.training.optim import AdamW  # noqa: E402
 from nanospike.training.optim_device import optimizer_of  # noqa: E402
+from nanospike.training.teaching import in_few_lengths  # noqa: E402
 
 WEIGHTS = LossWeights(hidden=1.0, attention=0.01, logits=0.0, labels=0.0)
 SHAPE = {"hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536, "vocab_size": 30522}
 TINY = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 96, "vocab_size": 300}
+TERNARY = {"operators": "shift", "weights": "ternary", "embedding_weights": "ternary", "spikes": "signed"}
+KINDS = {"hybrid": {}, "ternary": TERNARY, "ternary, few-steps": TERNARY}  # of students
 RATE = 1e-4
 BATCHES = 12  # different ones, again and again
 TIMES = {"repeats": 20, "rounds": 5}  # of what is timed
@@ -54,7 +60,7 @@ TIMES = {"repeats": 20, "rounds": 5}  # of what is timed
 class Bench:
     """A teacher of 6 encoders, a student of 3, batches, and an optimiser, on a device."""
 
-    def __init__(self, shape, batch_size, device="cuda", dtype="float32", seed=0):
+    def __init__(self, shape, batch_size, device="cuda", dtype="float32", seed=0, kind="hybrid"):
         base = shape | {"max_position_embeddings": 128, "type_vocab_size": 2, "num_labels": 2}
         self.config = read_config(BertConfig, base | {"num_hidden_layers": 6}, "teacher")
         rng = np.random.default_rng(seed)
@@ -63,20 +69,33 @@ class Bench:
             for n, s in parameter_shapes(self.config, 2, pooler=True).items()
         }
         self.teacher = Teacher(self.config, nest({n: to_device(t, device) for n, t in tensors.items()}), device)
-        self.student = nanospike.init_student(base | {"num_hidden_layers": 3}, self.teacher, 0, device, dtype)
+        student = base | {"num_hidden_layers": 3} | KINDS[kind]
+        self.student = nanospike.init_student(student, self.teacher, 0, device, dtype)
+        self.run = SpikingRun(time_steps=4, record=(1, 2, 4)) if kind == "ternary, few-steps" else None
         self.optimizer = optimizer_of(self.student.parameters())
         lengths = [np.clip(rng.geometric(0.1, batch_size) + 4, 5, 40) for _ in range(BATCHES)]
         ids = [[rng.integers(0, shape["vocab_size"], n) for n in some] for some in lengths]
         data = [Encoded(some, [row * 0 for row in some]) for some in ids]
-        self.batches = [collate(d, np.arange(batch_size), device) for d in data]
+        length = [in_few_lengths(int(n.max()), 128) for n in lengths]
+        self.batches = [collate(d, np.arange(batch_size), device, n) for d, n in zip(data, length, strict=True)]
         self.totals = [Totals(batch_size, int(n.sum()), int((n * n).sum())) for n in lengths]
         self.at, self.device = 0, device
 
     def gradients(self, at):
         batch = self.batches[at % BATCHES]
         inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
+        return self.gradients_of(inputs, self.totals[at % BATCHES])
+
+    def gradients_of(self, inputs, totals=None):
         out = self.teacher.forward(inputs, differentiable=False)[0]
-        return self.student.gradients(inputs, Targets(out, None, self.totals[at % BATCHES]), WEIGHTS)
+        targets = Targets(out, None, totals)
+        return self.student.computing().gradients(inputs, targets, WEIGHTS, simulation=self.run)
+
+    def recorded(self):
+        """From here on, gradients are those of graphs: batches are of few lengths, as in training."""
+        direct = self.gradients_of
+        graphs = Recorded(lambda *inputs: direct(inputs))
+        self.gradients_of = lambda inputs, totals=None: graphs(*inputs)
 
     def step(self):
         self.at += 1
@@ -186,10 +205,39 @@ def step(shape, batches):
         }
         results[f"batch {size}"] |= {name: milliseconds(function) for name, function in parts.items()}
         bench.optimizer.check()
+        results |= graphs(shape, size)
     bench = Bench(shape, batches[0])
     bench.optimizer = AdamW(bench.student.parameters())
     with twins.portable():
         results[f"batch {batches[0]}, portable"] = milliseconds(bench.step, 0.2)
+    return results
+
+
+def graphs(shape, size):
+    """Steps whose gradients are one graph: of all kinds of students. What is not recorded is so in their names."""
+    results = {}
+    if not can_record():
+        return results
+    for kind in KINDS:
+        bench = Bench(shape, size, kind=kind)
+        arrange(bench.student.tree)
+        bench.optimizer = optimizer_of(bench.student.parameters())
+        if kind != "hybrid":
+            results[f"batch {size}, {kind}"] = milliseconds(bench.step, 0.2)
+        bench.recorded()
+        for _ in range(2 * BATCHES):  # both the first and the second batch of every length
+            bench.step()
+        results[f"batch {size}, {kind}, graph"] = milliseconds(bench.step)
+        result = bench.gradients(1)
+        again = bench.student.computing()
+        inputs = [getattr(bench.batches[1], n) for n in ("input_ids", "attention_mask", "token_type_ids")]
+        direct = again.gradients(
+            inputs, Targets(bench.teacher.forward(inputs, differentiable=False)[0]), WEIGHTS, simulation=bench.run
+        )
+        known, found = (dict(leaves(r.grads)) for r in (direct, result))
+        equal = all(np.array_equal(to_host(known[n]), to_host(found[n])) for n in known if hasattr(known[n], "dtype"))
+        results[f"batch {size}, {kind}, graph"] |= {"equal to launch by launch": equal}
+        bench.optimizer.check()
     return results
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -208,7 +209,7 @@ def launch(source, name, dtype, shape, arguments, exact=False):
 
 
 PRECISIONS = {"float32": 68, "tf32": 77, "bfloat16": 75}  # of products: cublasComputeType_t
-_products = {"compute": PRECISIONS["float32"], "host": None}
+_products = {"compute": PRECISIONS["float32"], "host": None, "device": None}
 _scalars = {}
 
 
@@ -222,6 +223,16 @@ def set_precision(name):
 def set_host_product(function):
     """What multiplies float32 matrices on a CPU, such as half_products.product; None: NumPy."""
     _products["host"] = function
+
+
+@contextmanager
+def products_by(cublas):
+    """Within it, products on a device are made by what has the functions of CuPy's module cublas."""
+    _products["device"] = cublas
+    try:
+        yield
+    finally:
+        _products["device"] = None
 
 
 def _scalar(value, dtype):
@@ -247,8 +258,7 @@ def product(a, b, out, transpose_a=False, transpose_b=False, accumulate=False):
             out += a @ b
             return out
         return np.matmul(a, b, out=out)
-    from cupy_backends.cuda.libs import cublas
-
+    cublas = _products["device"] or _cublas()
     (rows, columns), stacked = out.shape[-2:], out.ndim == 3
     inner, kind = a.shape[-2] if transpose_a else a.shape[-1], out.dtype
     real, compute = (1, 70) if kind == np.float64 else (0, _products["compute"])
@@ -265,6 +275,24 @@ def product(a, b, out, transpose_a=False, transpose_b=False, accumulate=False):
     else:
         cublas.gemmEx(*shape, *matrices[0], *matrices[1], old, *matrices[2], compute, -1)
     return out
+
+
+@functools.cache
+def _cublas():
+    from cupy_backends.cuda.libs import cublas
+
+    return cublas
+
+
+def matmul(a, b):
+    """a @ b of two matrices, views of transposed ones, too; on a device by `product`."""
+    xp = namespace(a, b)
+    if not has_kernels(xp) or a.dtype != b.dtype or 0 in (*a.shape, *b.shape):
+        return a @ b
+    sides = [(m, False) if m.strides[1] == m.itemsize else (m.T, True) for m in (a, b)]
+    (a, turned_a), (b, turned_b) = [(m if m.strides[1] == m.itemsize else xp.ascontiguousarray(m), t) for m, t in sides]
+    rows, columns = a.shape[1] if turned_a else len(a), len(b) if turned_b else b.shape[1]
+    return product(a, b, xp.empty((rows, columns), a.dtype), turned_a, turned_b)
 
 
 def joined(matrices):

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from .backend import BLOCK, erf, namespace
+from .backend import BLOCK, erf, matmul, namespace
 from .tree import RowSum, add
 
 MASKED = -1e9  # added to the scores of keys that are padding: exp of it is exactly 0
@@ -25,7 +25,7 @@ def identity(x):
 def linear(x, weight, bias=None):
     """y = x W^T + b.   x (..., I), weight (O, I), bias (O,)  ->  (..., O)"""
     flat = x.reshape(-1, x.shape[-1])  # one large product: on (B, L, I) NumPy would do B small ones
-    y = flat @ weight.T
+    y = matmul(flat, weight.T)
     if bias is not None:
         y += bias
 
@@ -38,10 +38,10 @@ def linear(x, weight, bias=None):
 
     def pulled_back(dflat, flat, grads):
         if grads is not None:
-            add(grads, "weight", dflat.T @ flat)
+            add(grads, "weight", matmul(dflat.T, flat))
             if bias is not None:
                 add(grads, "bias", dflat.sum(axis=0))
-        return dflat @ weight
+        return matmul(dflat, weight)
 
     return y.reshape(*x.shape[:-1], weight.shape[0]), vjp
 

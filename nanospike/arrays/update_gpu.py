@@ -12,6 +12,7 @@ from .backend import launch, namespace
 
 CHUNK = 4096
 THREADS = 256
+PLACES = 128  # of all gradients together, that are remembered on the device
 MOST_RANKED = 32768  # indices whose order is found by comparing each with each: no library's sort does without a wait
 # Of the device's state, float64: updates made, logarithm of the usual norm (NaN: none yet), the last norm, the factor
 # of clipping, 1 or 2 after a divergence (not finite, exploded), its norm, the usual norm then, how many of the last
@@ -244,7 +245,7 @@ class Update:
         self.state = self.xp.zeros(EXPLODED + 1)
         self.state[LOG_NORM] = np.nan
         self.done, self.partial = self.xp.zeros(1, np.uint32), self.xp.zeros(0)
-        self.plans, self.tables = {}, {}
+        self.plans, self.tables, self.places = {}, {}, {}
 
     def step(self, dense, sparse, learning_rate, weight_decay, betas, eps, judgement):
         """One update. dense {name: contiguous gradient}; sparse {name: (keys (n,) int64, rows (n, D))}, of one width D.
@@ -281,9 +282,13 @@ class Update:
         return self.plans[names]
 
     def _tensors(self, dense):
-        """(n, 3) int64, a small copy to the device: gradients are where the last product put them."""
-        rows = [(self.parameters[n].data.ptr, g.data.ptr, self.decays(n)) for n, g in dense.items()]
-        return self.xp.asarray(np.array(rows, np.int64).reshape(-1, 3))
+        """(n, 3) int64 on the device, where gradients may be in other places at every step, or in those of a graph."""
+        rows = tuple((self.parameters[n].data.ptr, g.data.ptr, self.decays(n)) for n, g in dense.items())
+        if rows not in self.places:
+            if len(self.places) == PLACES:
+                self.places.clear()
+            self.places[rows] = self.xp.asarray(np.array(rows, np.int64).reshape(-1, 3))
+        return self.places[rows]
 
     def _slots(self, sparse):
         """(row_of, table_of, values, tables, width) of the rows of all tables."""

@@ -121,10 +121,10 @@ class Batch:
     index: np.ndarray
 
 
-def collate(data, index, device="cpu"):
-    """The examples `index` of an Encoded or a TokenStore, padded with 0 to the longest of them."""
+def collate(data, index, device="cpu", length=0):
+    """The examples `index` of an Encoded or a TokenStore, padded with 0 to the longest of them, `length` at least."""
     rows = data.examples(index)
-    inputs = np.zeros((3, len(rows), max(len(row) for row, _ in rows)), np.int64)
+    inputs = np.zeros((3, len(rows), max(length, *(len(row) for row, _ in rows))), np.int64)
     ids, mask, types = inputs
     for i, (row, segments) in enumerate(rows):
         ids[i, : len(row)], mask[i, : len(row)], types[i, : len(row)] = row, 1, segments

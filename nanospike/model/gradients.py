@@ -90,8 +90,9 @@ class Lesson:
     def _done(self, settled=None, adjoint=None):
         if adjoint is not None and adjoint.code is not Code.TRUNCATED:
             warn_unless(adjoint)
-        settled = settled or functools.cache(lambda: equilibrium.solve(self.network, differentiable=False)[0])
+        settled = settled or (lambda: equilibrium.solve(self.network, differentiable=False)[0])
         if self.loop.jacobian_penalty:
+            settled = functools.cache(settled)
             last = settled().hidden_states[-1]
             value, penalty_vjp = jacobian_penalty(self.network, last, self.loop.seed, self.totals)
             self.terms["jacobian"] = self.loop.jacobian_penalty * value

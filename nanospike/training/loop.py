@@ -65,6 +65,7 @@ class Stage:
     prepare: Callable = lambda: None
     begin: Callable = lambda start: None  # before its first update, and where --resume goes on after `start` of them
     project: Callable = lambda parameters: None  # after every update: puts those parameters back that have left a set
+    padded: Callable = lambda longest: longest  # to how many word pieces a batch is padded whose longest text has those
     score: Callable | None = None  # () -> how good the weights are, for every checkpoint; then each epoch ends with one
 
     def steps(self, options):
@@ -225,16 +226,20 @@ class Run:
 
     def _gradients(self, stage, index, step):
         """Stage.gradients of this rank's part of the batch `index`."""
-        batches, totals = self._parts(stage.data, index)
+        batches, totals = self._parts(stage, index)
         seed = (self.options.seed, STAGE_SEEDS[stage.name], step, self.first_part)
         return stage.gradients(batches, seed, totals)
 
-    def _parts(self, data, index):
+    def _parts(self, stage, index):
         """This rank's share of the examples `index` as one batch for each worker, and the totals of all ranks."""
-        lengths = data.lengths[index]
+        lengths = stage.data.lengths[index]
         mine = self.world.mine(lengths)
         slices = shares(lengths[mine], self.workers.size) if len(lengths[mine]) else []
-        parts = [collate(data, index[mine][s], self.options.device) for s in slices]
+        padded = [stage.padded(int(lengths[mine][s].max())) for s in slices]
+        parts = [
+            collate(stage.data, index[mine][s], self.options.device, length)
+            for s, length in zip(slices, padded, strict=True)
+        ]
         return parts, Totals.of_lengths(lengths)
 
     def _log(self, line):

@@ -31,7 +31,7 @@ from .shift_options import MADE_OF
 
 KEEP = 2  # checkpoints
 LOG, ARGS = "train_log.jsonl", "training_args.json"  # in the output directory
-MAY_CHANGE = {"output_dir", "resume", "device", "workers", "fast", "log_every", "save_every"}  # on --resume
+MAY_CHANGE = {"output_dir", "resume", "device", "workers", "fast", "graphs", "log_every", "save_every"}  # on --resume
 REMEDIES = {"learning_rate", "warmup", "clip_norm"}  # may change too, after a divergence
 LENGTHS = ("epochs", "max_steps", "stages")
 NEEDED = {"stage", "step", "updates", "summary", "options", "saved"}  # in state.json

@@ -8,7 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from ..arrays.backend import library, random_generator, to_device
+from ..arrays.recorded import Recorded, can_record
 from ..arrays.tree import leaves, summed
+from ..data.text import Batch
 from ..model.equilibrium import FrozenDropout, Loop
 from ..model.loss import LossWeights, Targets
 from ..model.recurrence import project
@@ -18,9 +20,12 @@ from .classifier_fit import begin_with_classifier
 from .loop import Stage
 from .monitor import Monitor, gap_probe
 from .options import WITH_LOGITS, part_of
+from .parallel import world
 from .pruning import Pruning
 from .stability import Stability
 from .teacher_cache import computed, parts_of, targets
+
+LENGTHS = 8  # word pieces: batches on a GPU are padded to multiples of it
 
 
 def loss_terms(options, stage):
@@ -46,7 +51,9 @@ def stages_of(options, teacher, student, data, workers, masking=None):
         outputs = teacher_outputs_of(options, teacher, student, stage, workers)
         monitor = monitor_of(student, options, name, data[name])
         learn = gradients(outputs, student, options, name, workers, monitor, masking)
-        stages.append(replace(stage, gradients=learn, prepare=outputs, project=project))
+        most = min(student.config.max_position_embeddings, teacher.config.usable_positions)
+        padded = functools.partial(in_few_lengths, most=most) if can_graph(options, student) else stage.padded
+        stages.append(replace(stage, gradients=learn, prepare=outputs, project=project, padded=padded))
     if options.prune:
         pruning = Pruning(student, stages[-1].data, options.prune, workers)
         stages[-1] = replace(stages[-1], begin=pruning.begin, project=pruning.project)
@@ -79,7 +86,7 @@ def teacher_outputs_of(options, teacher, student, stage, workers):
     """
     repeats = options.cache_dir or stage.steps(options) > math.ceil(len(stage.data) / options.batch_size)
     parts = parts_of(student.config.num_hidden_layers, teacher, loss_terms(options, stage.name))
-    if not options.teacher_cache or not repeats or options.mask:
+    if not options.teacher_cache or not repeats or options.mask or options.device == "cuda":
         return lambda: functools.partial(computed, teacher, parts=parts)
     return targets(teacher, stage.data, parts, cache_of(options), options.teacher_cache * 1e9, workers)
 
@@ -110,15 +117,27 @@ def gradients(teacher_outputs, student, options, stage, workers, monitor=None, m
         adjoint_rtol=options.adjoint_rtol or None, drop_failed=True, jacobian_penalty=options.jacobian_penalty,
     )  # fmt: skip
 
-    def part(batch, seed, totals, teacher_output, student):
+    def part(batch, seed, totals, teacher_output, student, run):
         if masking:
             batch = masking(batch, seed[:3])
         inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
-        settled = stage == "few-steps" and at_equilibrium(seed[2], options.settled_share)
         dropout = FrozenDropout(options.dropout, random_generator(xp, (*seed, 1))) if options.dropout else None
         target = Targets(teacher_output(batch), batch.labels if weights.labels else None, totals)
-        run = None if settled else simulation
         return student.gradients(inputs, target, weights, replace(loop, seed=seed), run, dropout)
+
+    def at_once(ids, mask, types, labels, run):
+        """All of an update's gradients on a GPU, from what differs between updates alone."""
+        batch = Batch(ids, mask, types, labels, None)
+        target = Targets(teacher_outputs()(batch), labels if weights.labels else None)
+        return student.computing().gradients((ids, mask, types), target, weights, loop, run)
+
+    recorded = Recorded(at_once) if can_graph(options, student) else None
+
+    def graphed(batch, seed, run):
+        """The same from a graph; a Gradients of its own, whose arrays the next update overwrites."""
+        if masking:
+            batch = masking(batch, seed[:3])
+        return replace(recorded(batch.input_ids, batch.attention_mask, batch.token_type_ids, batch.labels, run))
 
     def step(batches, seed, totals):
         if not batches:
@@ -126,16 +145,32 @@ def gradients(teacher_outputs, student, options, stage, workers, monitor=None, m
             return {}, {}, dict
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # solves that fail are counted and logged below
-            teacher_output = teacher_outputs()
-            now = student.computing(workers)  # low-bit weights are made once for all parts of the batch
-            jobs = [(batch, (*seed, i), totals, teacher_output, now) for i, batch in enumerate(batches)]
-            results = workers.map(lambda job: part(*job), jobs)
+            run = None if stage == "few-steps" and at_equilibrium(seed[2], options.settled_share) else simulation
+            if recorded:
+                results = [graphed(*batches, seed, run)]
+            else:
+                teacher_output = teacher_outputs()
+                now = student.computing(workers)  # low-bit weights are made once for all parts of the batch
+                jobs = [(batch, (*seed, i), totals, teacher_output, now, run) for i, batch in enumerate(batches)]
+                results = workers.map(lambda job: part(*job), jobs)
         stability.after(results)
         values = {name: sum(r.terms[name] for r in results) for name in results[0].terms}
         grads = summed([dict(leaves(r.grads)) for r in results], workers)
         return values, grads, lambda: notes(student, results, batches, stability, monitor, seed[2] + 1)
 
     return step
+
+
+def can_graph(options, student):
+    """Whether the gradients of an update are one graph of launches, which depends on the shape of its batch alone."""
+    if options.device != "cuda" or not options.graphs or not can_record() or world().size > 1:
+        return False
+    return not (options.dropout or options.jacobian_penalty or student.config.recurrent)
+
+
+def in_few_lengths(longest, most):
+    """The length to which a batch is padded, so that there are few of them: a multiple of LENGTHS, or the `most`."""
+    return max(longest, min(most, -(-longest // LENGTHS) * LENGTHS))
 
 
 def at_equilibrium(step, share):
