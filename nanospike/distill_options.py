@@ -183,6 +183,8 @@ class Distill(OwnFiles, ShiftOptions, TrainingOptions):
         for name in ("mask", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"--{name}: found {getattr(self, name)}, expected a share, at least 0 and below 1")
+        if not self.graphs and self.device != "cuda":
+            raise InputError(f"--no-graphs: for --device cuda, found {self.device}")
         if self.settled_share > 1:
             raise InputError(f"--settled-share: found {self.settled_share}, expected a share between 0 and 1")
         if "general" in self.stages and not self.corpus:

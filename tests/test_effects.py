@@ -215,6 +215,7 @@ def halved(one, other, p):
 
 NO_GPU = Row("cpu", "cuda", "status", check=refused("device cuda: CuPy is not installed"))
 FAST = Row(False, True, "said")  # without numba it is the words alone: what both compute is the same
+GRAPHS = Row(True, False, "status", check=refused("--no-graphs: for --device cuda, found cpu"))
 PRECISION = Row("float32", "tf32", "status", check=refused("for --device cuda, found cpu"))
 
 
@@ -330,6 +331,7 @@ DISTILL = TRAINING | {
     "adjoint_solver": Row("gmres", "one-step", "weights log", given=LOOP),
     "adjoint_rtol": Row(0, 0.5, "weights log", given=LOOP, check=logs("adjoint_sweeps", np.less)),
     "jacobian_penalty": Row(0, 0.5, "weights log", given=LOOP),
+    "graphs": GRAPHS,
     "teacher_cache": Row(0, 4, "weights said", given={"epochs": 2}, check=said("keeping the teacher's activations")),
     "cache_dir": Row(None, "{out}/kept", "files", check=left("kept/teacher-")),
     "operators": Row("float", "softmax,norm", "weights log", check=in_config("operators")),

@@ -204,6 +204,10 @@ def test_collate_pads_and_masks():
     assert batch.labels.tolist() == [0, 1] and batch.index.tolist() == [1, 0]
     assert {a.dtype for a in (batch.input_ids, batch.attention_mask, batch.token_type_ids)} == {np.dtype(np.int64)}
     assert collate(Encoded(ids, types), [2]).labels is None
+    wide = collate(Encoded(ids, types), np.array([1, 0]), length=9)
+    assert wide.input_ids.shape == (2, 9) and wide.attention_mask.sum() == batch.attention_mask.sum()
+    assert np.array_equal(wide.input_ids[:, : batch.input_ids.shape[1]], batch.input_ids)
+    assert collate(Encoded(ids, types), np.array([1, 0]), length=1).input_ids.shape == batch.input_ids.shape
 
 
 def test_masking_is_a_function_of_the_seed_and_the_example():

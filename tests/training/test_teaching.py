@@ -1,5 +1,6 @@
-"""What a distillation step gives to the teacher and to the student: masks and dropout of an update."""
+"""What a distillation step gives to the teacher and to the student: masks and dropout of an update; graphs of them."""
 
+import functools
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -7,7 +8,10 @@ import numpy as np
 import pytest
 from models import random_student, random_teacher
 
-from nanospike.arrays.backend import to_host
+from nanospike.arrays import recorded
+from nanospike.arrays.backend import has_kernels, to_host
+from nanospike.arrays.recorded import can_record
+from nanospike.arrays.tree import leaves
 from nanospike.arrays.workers import Workers
 from nanospike.data.text import Encoded, Masking, collate
 from nanospike.distill_options import Distill
@@ -15,13 +19,16 @@ from nanospike.model import equilibrium
 from nanospike.model.loss import Totals
 from nanospike.solvers.adjoint import Code
 from nanospike.training import teaching
+from nanospike.training.optim_device import optimizer_of
 from nanospike.training.pruning import Pruning
+from nanospike.training.teacher_cache import computed
+from nanospike.training.teaching import can_graph, in_few_lengths
 
 MASK = 4
 
 
 @pytest.fixture
-def recorded(device):
+def told(device):
     """step(seed) -> a record for each of the two parts of the same batch: what the models got of it."""
     student, teacher = random_student(1, device=device, dtype="float32"), random_teacher(2, device=device)
     ids = np.random.default_rng(0).integers(5, 40, (8, 10))
@@ -56,8 +63,8 @@ def recorded(device):
     return step
 
 
-def test_teacher_and_student_read_the_same_masks_which_are_new_in_every_update(recorded):
-    ids = lambda *seed: np.concatenate([part.ids for part in recorded(*seed)])  # noqa: E731
+def test_teacher_and_student_read_the_same_masks_which_are_new_in_every_update(told):
+    ids = lambda *seed: np.concatenate([part.ids for part in told(*seed)])  # noqa: E731
     first = ids(0, 4, 7, 0)
     assert 5 < (first == MASK).sum() < 40 and not (first[:, [0, -1]] == MASK).any()
     assert np.array_equal(first, ids(0, 4, 7, 0)) and np.array_equal(first, ids(0, 4, 7, 2))  # on any rank
@@ -65,15 +72,15 @@ def test_teacher_and_student_read_the_same_masks_which_are_new_in_every_update(r
         assert not np.array_equal(first, ids(*other))
 
 
-def test_dropout_is_new_in_every_update_and_part(recorded):
-    first = recorded(0, 4, 7, 0)
+def test_dropout_is_new_in_every_update_and_part(told):
+    first = told(0, 4, 7, 0)
     assert [part.probability for part in first] == [0.25, 0.25]
     kept = np.concatenate([s.reshape(-1) for part in first for s in part.scales])
     assert abs((kept == 0).mean() - 0.25) < 0.05 and np.allclose(kept[kept > 0], 4 / 3)
     same = lambda a, b: all(np.array_equal(x, y) for x, y in zip(a.scales, b.scales, strict=True))  # noqa: E731
-    assert same(first[0], recorded(0, 4, 7, 0)[0]) and not same(first[0], first[1])
+    assert same(first[0], told(0, 4, 7, 0)[0]) and not same(first[0], first[1])
     for other in ((1, 4, 7, 0), (0, 3, 7, 0), (0, 4, 8, 0), (0, 4, 7, 2)):  # and rank
-        assert not same(first[0], recorded(*other)[0])
+        assert not same(first[0], told(*other)[0])
 
 
 @pytest.mark.parametrize("share, settled", [(0.0, []), (0.25, [4, 8, 12]), (0.29, [4, 7, 11]), (1.0, range(13))])
@@ -129,3 +136,50 @@ def test_pruning_is_of_the_last_stage_and_its_texts(monkeypatch):
     (_, texts, below, _), none = made[0], first.begin(0)
     assert len(made) == 1 and texts is data["prediction"] and below == 0.02 and none is None
     assert isinstance(last.begin.__self__, Pruning) and last.project.__self__ is last.begin.__self__
+
+
+@pytest.mark.parametrize("longest, most, length", [(1, 64, 8), (8, 64, 8), (9, 64, 16), (60, 64, 64), (41, 44, 44)])
+def test_batches_of_a_gpu_have_few_lengths(longest, most, length):
+    assert in_few_lengths(longest, most) == length
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"graphs": False}, {"dropout": 0.1}, {"device": "cpu"}],
+)
+def test_where_updates_are_no_graphs(monkeypatch, changes):
+    monkeypatch.setattr(teaching, "can_record", lambda: True)
+    student, options = random_student(1, dtype="float32"), Distill(device="cuda", output_dir="out")
+    assert can_graph(options, student) and not can_graph(replace(options, **changes), student)
+    assert not can_graph(options, random_student(1, dtype="float32", feedback=True))
+    monkeypatch.setattr(teaching, "can_record", lambda: False)
+    assert not can_graph(options, student)
+
+
+@pytest.mark.parametrize("stage", ["internal", "few-steps"])
+def test_updates_from_graphs_are_those_that_are_asked_for_launch_by_launch(cupy, monkeypatch, stage):
+    if not has_kernels(cupy) or not can_record():
+        pytest.skip("no GPU that records a stream")
+    few = {"few_steps": (1, 2), "settled_share": 0.5} if stage == "few-steps" else {}
+    rng, lengths = np.random.default_rng(0), (7, 8, 3, 10, 9, 4)
+    data = Encoded([rng.integers(5, 40, n) for n in lengths], [np.zeros(n, int) for n in lengths])
+    options = Distill(device="cuda", output_dir="out", stages=(stage,), mask=0.2, **few)
+    found = []
+    for shapes in (recorded.SHAPES, 0):
+        monkeypatch.setattr(recorded, "SHAPES", shapes)
+        student = random_student(1, device="cuda", dtype="float32", operators="shift", weights="ternary")
+        outputs = functools.partial(computed, random_teacher(2, device="cuda", dtype="float32"))
+        learn = teaching.gradients(
+            lambda outputs=outputs: outputs, student, options, stage, Workers(1), masking=Masking(0.2, MASK, (2, 3))
+        )
+        optimizer, said = optimizer_of(student.parameters()), []
+        for step in range(8):
+            index = np.arange(2) + 2 * (step % 3 > 0)  # of two lengths, as many as they have positions
+            batch = collate(data, index, "cuda", in_few_lengths(int(data.lengths[index].max()), 10))
+            terms, grads, notes = learn([batch], (0, 1, step, 0), Totals.of_lengths(data.lengths[index]))
+            optimizer.update(grads, 1e-3, 1.0)
+            said.append({n: float(v) for n, v in terms.items()} | {"rate": notes()["mean_rate"]})
+        found.append((said, {n: to_host(p) for n, p in leaves(student.tree)}))
+    (said, weights), (expected, known) = found
+    assert said == expected
+    assert all(np.array_equal(weights[n], known[n]) for n in known)
