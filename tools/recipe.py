@@ -1,6 +1,7 @@
 """Run the commands of a recipe, one after another, and put what the students reach in a table.
 
     python tools/recipe.py tools/recipes/sst2.toml --work DIR --places glue=GLUE,minilm=DIR [--only NAME,...]
+        [--options device=cuda,precision=tf32]
 
 A recipe is a TOML file with a table a run: `command` (finetune, distill, evaluate, or average, a tool), `says`, and the
 command's options under their own names. `seeds` makes a run of each; `{work}`, `{seed}` and the names of --places in an
@@ -37,12 +38,16 @@ class Recipe:
     recipe: tuple[Path, ...] = option("the TOML file", ())
     work: Path = option("directory for what the runs write; what is done in it is not done again")
     places: tuple[str, ...] = option("NAME=DIR,...: what stands for {NAME} in the recipe", ())
+    options: tuple[str, ...] = option("NAME=VALUE,...: options of every distill, in the place of the recipe's", ())
     only: tuple[str, ...] = option("names of runs, or beginnings of names; without it, all", ())
     json: Path | None = option("file to write figures and thinned logs to", None)
 
 
-def read_recipe(path):
-    """{name: table} of the file; what `all` says is a default of each distill. InputError where it makes no sense."""
+def read_recipe(path, given=()):
+    """{name: table} of the file; what `all` says is a default of each distill. InputError where it makes no sense.
+
+    given: {name: value} of options of each distill that count for more than the file's.
+    """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -52,7 +57,7 @@ def read_recipe(path):
         if not isinstance(table, dict) or table.get("command") not in COMMANDS:
             raise InputError(f"{path}: {name}: expected a table with a command, one of {', '.join(COMMANDS)}")
         if table["command"] == "distill":
-            tables[name] = common | table
+            tables[name] = common | table | dict(given)
     return tables
 
 
@@ -72,6 +77,13 @@ def arguments(table, places, where):
             known = ", ".join(places)
             raise InputError(f"{where}: {name}: found {text!r}, no place called {error}; known: {known}") from None
     return argv
+
+
+def pairs(name, given, what):
+    """{NAME: what} of an option's NAME=what."""
+    if strange := [p for p in given if "=" not in p]:
+        raise InputError(f"{name}: found {strange[0]!r}, expected NAME={what}")
+    return dict(p.split("=", 1) for p in given)
 
 
 def runs_of(name, table, places):
@@ -134,10 +146,8 @@ def main(argv=None):
     options = parse(Recipe, argv, prog="python tools/recipe.py", positional="recipe")
     if len(options.recipe) != 1:
         raise InputError(f"the recipe: found {len(options.recipe)} files, expected one")
-    tables = read_recipe(options.recipe[0])
-    if strange := [p for p in options.places if "=" not in p]:
-        raise InputError(f"--places: found {strange[0]!r}, expected NAME=DIR")
-    places = dict(p.split("=", 1) for p in options.places) | {"work": str(options.work)}
+    tables = read_recipe(options.recipe[0], pairs("--options", options.options, "VALUE"))
+    places = pairs("--places", options.places, "DIR") | {"work": str(options.work)}
     chosen = {n: t for n, t in tables.items() if not options.only or n.startswith(options.only)}
     if not chosen:
         raise InputError(f"--only: found {', '.join(options.only)}, expected some of {', '.join(tables)}")

@@ -62,6 +62,13 @@ def test_options_of_a_run_are_those_of_its_table(made):
     assert given["more"]["init"] == str(work / "student-1") and given["more"]["epochs"] == [2, 1]
 
 
+def test_options_given_are_those_of_every_distill(tmp_path):
+    (tmp_path / "tiny.toml").write_text(TINY, encoding="utf-8")
+    tables = recipe.read_recipe(tmp_path / "tiny.toml", {"device": "cuda", "encoders": "5"})
+    told = {name: (table.get("device"), table.get("encoders")) for name, table in tables.items()}
+    assert told == {"student": ("cuda", "5"), "more": ("cuda", "5"), "score": (None, None)}
+
+
 def test_figures_are_those_of_the_files(made):
     _, work, runs = made
     results = json.loads((work / "student-1" / "eval_results.json").read_text())
@@ -101,6 +108,7 @@ def test_a_log_is_thinned_to_its_end(tmp_path, monkeypatch):
         ('[a]\ncommand = "distill"\nteacher = "{nowhere}"', (), "no place called 'nowhere'; known: work"),
         ('[a]\ncommand = "distill"', ("--only", "b"), "--only: found b, expected some of a"),
         ('[a]\ncommand = "distill"', ("--places", "glue"), "--places: found 'glue', expected NAME=DIR"),
+        ('[a]\ncommand = "distill"', ("--options", "device"), "--options: found 'device', expected NAME=VALUE"),
         ("[a", (), "Expected"),
     ],
 )
