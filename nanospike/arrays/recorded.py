@@ -57,12 +57,12 @@ class Recorded:
             try:
                 products.begin()
                 result = self.function(*own)
+                return self.stream.end_capture(), own, result
             except Exception as error:
                 with suppress(self.cupy.cuda.runtime.CUDARuntimeError):  # the recording is void
                     self.stream.end_capture()
                 warnings.warn(f"no graph, launch by launch then: {' '.join(str(error).split())}", stacklevel=4)
                 return False
-            return self.stream.end_capture(), own, result
 
 
 @functools.cache

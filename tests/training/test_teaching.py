@@ -25,6 +25,7 @@ from nanospike.training.teacher_cache import computed
 from nanospike.training.teaching import can_graph, in_few_lengths
 
 MASK = 4
+FEW = {"few_steps": (1, 2), "settled_share": 0.5}
 
 
 @pytest.fixture
@@ -156,21 +157,36 @@ def test_where_updates_are_no_graphs(monkeypatch, changes):
     assert not can_graph(options, student)
 
 
-@pytest.mark.parametrize("stage", ["internal", "few-steps"])
-def test_updates_from_graphs_are_those_that_are_asked_for_launch_by_launch(cupy, monkeypatch, stage):
+@pytest.mark.parametrize(
+    "given, kind",
+    [
+        ({"mask": 0.2}, {"operators": "shift", "weights": "ternary"}),
+        ({"stages": ("few-steps",), **FEW}, {"operators": "shift", "weights": "ternary", "spikes": "signed"}),
+        ({"spike_penalty": (0.1,), "stages": ("prediction",), "labels": 1.0}, {"weights": "binary"}),
+        ({"forward": "spikes", "time_steps": (4,), "drive": "instant", "operators": "float"}, {"leak": 0.9}),
+        ({}, {"activation": "ann", "weights": "ternary", "activation_bits": 4}),
+        ({}, {"spikes": "signed", "operators": "query,softmax"}),
+    ],
+    ids=["ternary, masked", "few steps", "binary, spike penalty", "leaky, simulated", "ann", "spiking queries"],
+)
+def test_updates_from_graphs_are_those_that_are_asked_for_launch_by_launch(cupy, monkeypatch, recwarn, given, kind):
     if not has_kernels(cupy) or not can_record():
         pytest.skip("no GPU that records a stream")
-    few = {"few_steps": (1, 2), "settled_share": 0.5} if stage == "few-steps" else {}
     rng, lengths = np.random.default_rng(0), (7, 8, 3, 10, 9, 4)
-    data = Encoded([rng.integers(5, 40, n) for n in lengths], [np.zeros(n, int) for n in lengths])
-    options = Distill(device="cuda", output_dir="out", stages=(stage,), mask=0.2, **few)
+    ids, labels = [rng.integers(5, 40, n) for n in lengths], np.array([0, 1, 1, 0, 1, 0])
+    data = Encoded(ids, [np.zeros(n, int) for n in lengths], labels)
+    options = Distill(**({"device": "cuda", "output_dir": "out", "stages": ("internal",)} | given))
+    masking = Masking(options.mask, MASK, (2, 3)) if options.mask else None
     found = []
     for shapes in (recorded.SHAPES, 0):
         monkeypatch.setattr(recorded, "SHAPES", shapes)
-        student = random_student(1, device="cuda", dtype="float32", operators="shift", weights="ternary")
-        outputs = functools.partial(computed, random_teacher(2, device="cuda", dtype="float32"))
+        student = random_student(1, device="cuda", dtype="float32", **kind)
+        outputs, stage = (
+            functools.partial(computed, random_teacher(2, device="cuda", dtype="float32")),
+            options.stages[0],
+        )
         learn = teaching.gradients(
-            lambda outputs=outputs: outputs, student, options, stage, Workers(1), masking=Masking(0.2, MASK, (2, 3))
+            lambda outputs=outputs: outputs, student, options, stage, Workers(1), masking=masking
         )
         optimizer, said = optimizer_of(student.parameters()), []
         for step in range(8):
@@ -183,3 +199,4 @@ def test_updates_from_graphs_are_those_that_are_asked_for_launch_by_launch(cupy,
     (said, weights), (expected, known) = found
     assert said == expected
     assert all(np.array_equal(weights[n], known[n]) for n in known)
+    assert not [w for w in recwarn if "no graph" in str(w.message)]
