@@ -75,7 +75,7 @@ def test_predictions_of_the_bundled_student():
 def test_the_real_sst2_score(data_root):
     """On the SST-2 dev set, where it is at hand: a student of MiniLM, which is more accurate than the bundled teacher.
 
-    Measured: 83.37 % of the teacher, 87.61 % at equilibrium and at 4 time steps; another processor may decide a
+    Measured: 83.37 % of the teacher, 88.42 % at equilibrium and 88.07 % at 4 time steps; another processor may decide a
     sentence or two of the 872 otherwise.
     """
     folder = data_root / "data" / "glue" / "SST-2"
@@ -88,5 +88,5 @@ def test_the_real_sst2_score(data_root):
     ours = evaluate_student(
         nanospike.load_student(bundled("student")), task, encoded(bundled("student"), examples), [4]
     )
-    assert ours["spikes"] == "signed" and ours["equilibrium"] >= 0.87
-    assert ours["spiking"]["4"] >= 0.868
+    assert ours["spikes"] == "signed" and ours["equilibrium"] >= 0.878
+    assert ours["spiking"]["4"] >= 0.873
