@@ -269,7 +269,8 @@ def product(a, b, out, transpose_a=False, transpose_b=False, accumulate=False):
     matrices = []
     for m in (b, a, out):
         strides, size = m.strides, kind.itemsize
-        matrices.append((m.data.ptr, real, strides[-2] // size, *((strides[0] // size,) if stacked else ())))
+        row = max(strides[-2] // size, m.shape[-1])  # of a single row the stride may be anything
+        matrices.append((m.data.ptr, real, row, *((strides[0] // size,) if stacked else ())))
     if stacked:
         cublas.gemmStridedBatchedEx(*shape, *matrices[0], *matrices[1], old, *matrices[2], len(out), compute, -1)
     else:
@@ -285,14 +286,22 @@ def _cublas():
 
 
 def matmul(a, b):
-    """a @ b of two matrices, views of transposed ones, too; on a device by `product`."""
+    """a @ b of two matrices, such as views of transposed ones; on a device by `product`."""
     xp = namespace(a, b)
-    if not has_kernels(xp) or a.dtype != b.dtype or 0 in (*a.shape, *b.shape):
+    if not has_kernels(xp) or a.dtype != b.dtype or a.dtype.name not in DTYPES or not a.size or not b.size:
         return a @ b
-    sides = [(m, False) if m.strides[1] == m.itemsize else (m.T, True) for m in (a, b)]
-    (a, turned_a), (b, turned_b) = [(m if m.strides[1] == m.itemsize else xp.ascontiguousarray(m), t) for m, t in sides]
-    rows, columns = a.shape[1] if turned_a else len(a), len(b) if turned_b else b.shape[1]
-    return product(a, b, xp.empty((rows, columns), a.dtype), turned_a, turned_b)
+    (a, turned_a), (b, turned_b) = _by_rows(a), _by_rows(b)
+    out = xp.empty((a.shape[turned_a], b.shape[not turned_b]), a.dtype)
+    return product(a, b, out, turned_a, turned_b)
+
+
+def _by_rows(matrix):
+    """(a matrix whose rows are contiguous, whether it is the transpose of this one)"""
+    if matrix.strides[1] == matrix.itemsize:
+        return matrix, False
+    if matrix.strides[0] == matrix.itemsize:
+        return matrix.T, True
+    return namespace(matrix).ascontiguousarray(matrix), False
 
 
 def joined(matrices):

@@ -9,7 +9,17 @@ import pytest
 import scipy.special
 
 from nanospike.arrays import backend
-from nanospike.arrays.backend import BLOCK, erf, library, namespace, scatter_add, sum_by_index, to_device, to_host
+from nanospike.arrays.backend import (
+    BLOCK,
+    erf,
+    library,
+    matmul,
+    namespace,
+    scatter_add,
+    sum_by_index,
+    to_device,
+    to_host,
+)
 
 # of CUDA's math library, those that a kernel might be called after, besides Python's
 CUDA_S_OWN = ("norm", "rnorm", "norm3d", "norm4d", "normcdf", "rhypot", "rsqrt", "rint", "round", "max", "min", "abs")
@@ -70,3 +80,19 @@ def test_no_kernel_has_the_name_of_a_function_of_cuda_s_headers(module):
     kernels = set(re.findall(r"__global__ void (\w+)\(", source))
     assert len(kernels) >= 4
     assert not kernels & {*CUDA_S_OWN, *dir(math)}
+
+
+@pytest.mark.parametrize("turned", [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize(
+    "shapes", [((3, 4), (4, 5)), ((1, 4), (4, 1)), ((3, 1), (1, 5)), ((0, 4), (4, 5)), ((3, 0), (0, 5))]
+)
+def test_matrices_are_multiplied_as_they_lie(xp, device, shapes, turned):
+    """Rows or columns contiguous, neither (every other number of a larger one), or nothing at all."""
+    rng = np.random.default_rng(0)
+    wanted = [rng.standard_normal(shape) for shape in shapes]
+    laid = [to_device(np.ascontiguousarray(m.T if t else m), device) for m, t in zip(wanted, turned, strict=True)]
+    a, b = (m.T if t else m for m, t in zip(laid, turned, strict=True))
+    assert np.allclose(to_host(matmul(a, b)), wanted[0] @ wanted[1], atol=1e-12)
+    apart = xp.zeros((2 * shapes[0][0], 2 * shapes[0][1]))
+    apart[::2, ::2] = a
+    assert np.allclose(to_host(matmul(apart[::2, ::2], b)), wanted[0] @ wanted[1], atol=1e-12)
