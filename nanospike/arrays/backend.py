@@ -226,9 +226,9 @@ def set_host_product(function):
 
 
 @contextmanager
-def products_by(cublas):
+def products_by(maker):
     """Within it, products on a device are made by what has the functions of CuPy's module cublas."""
-    _products["device"] = cublas
+    _products["device"] = maker
     try:
         yield
     finally:
@@ -258,7 +258,7 @@ def product(a, b, out, transpose_a=False, transpose_b=False, accumulate=False):
             out += a @ b
             return out
         return np.matmul(a, b, out=out)
-    cublas = _products["device"] or _cublas()
+    maker = _products["device"] or cublas()
     (rows, columns), stacked = out.shape[-2:], out.ndim == 3
     inner, kind = a.shape[-2] if transpose_a else a.shape[-1], out.dtype
     real, compute = (1, 70) if kind == np.float64 else (0, _products["compute"])
@@ -272,17 +272,18 @@ def product(a, b, out, transpose_a=False, transpose_b=False, accumulate=False):
         row = max(strides[-2] // size, m.shape[-1])  # of a single row the stride may be anything
         matrices.append((m.data.ptr, real, row, *((strides[0] // size,) if stacked else ())))
     if stacked:
-        cublas.gemmStridedBatchedEx(*shape, *matrices[0], *matrices[1], old, *matrices[2], len(out), compute, -1)
+        maker.gemmStridedBatchedEx(*shape, *matrices[0], *matrices[1], old, *matrices[2], len(out), compute, -1)
     else:
-        cublas.gemmEx(*shape, *matrices[0], *matrices[1], old, *matrices[2], compute, -1)
+        maker.gemmEx(*shape, *matrices[0], *matrices[1], old, *matrices[2], compute, -1)
     return out
 
 
 @functools.cache
-def _cublas():
-    from cupy_backends.cuda.libs import cublas
+def cublas():
+    """CuPy's module of that name."""
+    from cupy_backends.cuda.libs import cublas as module
 
-    return cublas
+    return module
 
 
 def matmul(a, b):

@@ -9,7 +9,7 @@ import functools
 import warnings
 from contextlib import suppress
 
-from .backend import has_kernels, library, products_by
+from .backend import cublas, has_kernels, library, products_by
 
 SHAPES = 64  # recorded of one function; what comes in yet others is run launch by launch
 WORKSPACE = 32 << 20  # bytes for cuBLAS, which a recording must not allocate itself
@@ -114,9 +114,7 @@ def _in_c(arguments, kinds):
 @functools.cache
 def _cublas():
     """The cuBLAS that CuPy is linked with: its symbols are found through CuPy's module."""
-    from cupy_backends.cuda.libs import cublas
-
-    return ctypes.CDLL(cublas.__file__)
+    return ctypes.CDLL(cublas().__file__)
 
 
 @functools.cache

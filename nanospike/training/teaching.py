@@ -9,9 +9,10 @@ import numpy as np
 
 from ..arrays.backend import library, random_generator, to_device
 from ..arrays.recorded import Recorded, can_record
-from ..arrays.tree import leaves, summed
+from ..arrays.tree import RowSum, leaves, summed
 from ..data.text import Batch
 from ..model.equilibrium import FrozenDropout, Loop
+from ..model.gradients import Gradients
 from ..model.loss import LossWeights, Targets
 from ..model.recurrence import project
 from ..model.simulate import SpikingRun
@@ -25,6 +26,7 @@ from .pruning import Pruning
 from .stability import Stability
 from .teacher_cache import computed, parts_of, targets
 
+SMALL = 4096  # numbers of a gradient of which every graph may have its own
 LENGTHS = 8  # word pieces: batches on a GPU are padded to multiples of it
 
 
@@ -125,19 +127,25 @@ def gradients(teacher_outputs, student, options, stage, workers, monitor=None, m
         target = Targets(teacher_output(batch), batch.labels if weights.labels else None, totals)
         return student.gradients(inputs, target, weights, replace(loop, seed=seed), run, dropout)
 
+    places = {}  # of gradients that are no RowSum: the same for batches of all shapes
+
     def at_once(ids, mask, types, labels, run):
-        """All of an update's gradients on a GPU, from what differs between updates alone."""
+        """(terms, {name: gradient}) of an update on a GPU, from what differs between updates alone."""
         batch = Batch(ids, mask, types, labels, None)
         target = Targets(teacher_outputs()(batch), labels if weights.labels else None)
-        return student.computing().gradients((ids, mask, types), target, weights, loop, run)
+        result = student.computing().gradients((ids, mask, types), target, weights, loop, run)
+        return result.terms, in_places(dict(leaves(result.grads)), places)
 
     recorded = Recorded(at_once) if can_graph(options, student) else None
 
     def graphed(batch, seed, run):
-        """The same from a graph; a Gradients of its own, whose arrays the next update overwrites."""
+        """The same from a graph, whose arrays the next update overwrites; the equilibrium is solved for when asked."""
         if masking:
             batch = masking(batch, seed[:3])
-        return replace(recorded(batch.input_ids, batch.attention_mask, batch.token_type_ids, batch.labels, run))
+        inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
+        terms, grads = recorded(*inputs, batch.labels, run)
+        settled = functools.partial(student.equilibrium, *inputs)
+        return Gradients(terms, grads, settled, adjoint=None, examples=len(batch.index))
 
     def step(batches, seed, totals):
         if not batches:
@@ -166,6 +174,19 @@ def can_graph(options, student):
     if options.device != "cuda" or not options.graphs or not can_record() or world().size > 1:
         return False
     return not (options.dropout or options.jacobian_penalty or student.config.recurrent)
+
+
+def in_places(gradients, places):
+    """The same {name: array or RowSum} with the large arrays copied to `places` {name: array}, which grows: else every
+    graph would hold its own of them."""
+    moved = dict(gradients)
+    for name, gradient in gradients.items():
+        if not isinstance(gradient, RowSum) and gradient.size > SMALL:
+            place = places.setdefault(name, gradient)
+            if place is not gradient:
+                place[...] = gradient
+            moved[name] = place
+    return moved
 
 
 def in_few_lengths(longest, most):
