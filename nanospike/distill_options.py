@@ -164,7 +164,7 @@ class Distill(OwnFiles, ShiftOptions, TrainingOptions):
     teacher_cache: float = option(
         "most GB (10^9 bytes) of the teacher's activations to keep on disk, rounded to float16, in stages of more than "
         "one epoch and in all with --cache-dir; a stage that needs more computes them in every epoch; 0: keep none; "
-        "for a CPU, a GPU always computes them",
+        "a GPU computes them in every step",
         4.0,
     )
     cache_dir: Path | None = option(

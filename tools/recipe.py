@@ -38,7 +38,9 @@ class Recipe:
     recipe: tuple[Path, ...] = option("the TOML file", ())
     work: Path = option("directory for what the runs write; what is done in it is not done again")
     places: tuple[str, ...] = option("NAME=DIR,...: what stands for {NAME} in the recipe", ())
-    options: tuple[str, ...] = option("NAME=VALUE,...: options of every distill, in the place of the recipe's", ())
+    options: tuple[str, ...] = option(
+        "NAME=VALUE,...: options of every distill, in the place of the recipe's; true and false for what is a flag", ()
+    )
     only: tuple[str, ...] = option("names of runs, or beginnings of names; without it, all", ())
     json: Path | None = option("file to write figures and thinned logs to", None)
 
@@ -67,8 +69,8 @@ def arguments(table, places, where):
     for name, value in table.items():
         if name in ("command", "says", "seeds"):
             continue
-        if value is True:
-            argv.append(flag(name))
+        if isinstance(value, bool):
+            argv.append(flag(name) if value else flag(f"no-{name}"))
             continue
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         try:
@@ -146,7 +148,9 @@ def main(argv=None):
     options = parse(Recipe, argv, prog="python tools/recipe.py", positional="recipe")
     if len(options.recipe) != 1:
         raise InputError(f"the recipe: found {len(options.recipe)} files, expected one")
-    tables = read_recipe(options.recipe[0], pairs("--options", options.options, "VALUE"))
+    given = pairs("--options", options.options, "VALUE")
+    flags = {"true": True, "false": False}
+    tables = read_recipe(options.recipe[0], {name: flags.get(value, value) for name, value in given.items()})
     places = pairs("--places", options.places, "DIR") | {"work": str(options.work)}
     chosen = {n: t for n, t in tables.items() if not options.only or n.startswith(options.only)}
     if not chosen:

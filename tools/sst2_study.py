@@ -119,8 +119,8 @@ def train(options, name, seed):
     argv = ["--teacher", options.teacher, "--task", TASK, "--data-dir", data, "--attention", 1, "--seed", seed]
     argv += ["--operators", "float"]
     argv += ["--batch-size", options.batch_size, "--max-steps", options.max_steps, "--time-steps", ",".join(STEPS)]
-    if options.device != "cpu":  # where computing the teacher's activations is as quick as reading them
-        argv += ["--device", options.device, "--teacher-cache", 0]
+    if options.device != "cpu":
+        argv += ["--device", options.device]
     elif "--mask" not in row.options:
         argv += ["--cache-dir", options.work / "cache", "--teacher-cache", 9]
     argv += ["--log-every", 100, "--probe-every", 1000]

@@ -226,9 +226,9 @@ def set_host_product(function):
 
 
 @contextmanager
-def products_by(maker):
+def products_by(cublas_like):
     """Within it, products on a device are made by what has the functions of CuPy's module cublas."""
-    _products["device"] = maker
+    _products["device"] = cublas_like
     try:
         yield
     finally:
@@ -258,7 +258,7 @@ def product(a, b, out, transpose_a=False, transpose_b=False, accumulate=False):
             out += a @ b
             return out
         return np.matmul(a, b, out=out)
-    maker = _products["device"] or cublas()
+    by = _products["device"] or cublas()
     (rows, columns), stacked = out.shape[-2:], out.ndim == 3
     inner, kind = a.shape[-2] if transpose_a else a.shape[-1], out.dtype
     real, compute = (1, 70) if kind == np.float64 else (0, _products["compute"])
@@ -269,12 +269,12 @@ def product(a, b, out, transpose_a=False, transpose_b=False, accumulate=False):
     matrices = []
     for m in (b, a, out):
         strides, size = m.strides, kind.itemsize
-        row = max(strides[-2] // size, m.shape[-1])  # of a single row the stride may be anything
+        row = m.shape[-1] if m.shape[-2] == 1 else strides[-2] // size  # of a single row it may be anything
         matrices.append((m.data.ptr, real, row, *((strides[0] // size,) if stacked else ())))
     if stacked:
-        maker.gemmStridedBatchedEx(*shape, *matrices[0], *matrices[1], old, *matrices[2], len(out), compute, -1)
+        by.gemmStridedBatchedEx(*shape, *matrices[0], *matrices[1], old, *matrices[2], len(out), compute, -1)
     else:
-        maker.gemmEx(*shape, *matrices[0], *matrices[1], old, *matrices[2], compute, -1)
+        by.gemmEx(*shape, *matrices[0], *matrices[1], old, *matrices[2], compute, -1)
     return out
 
 
@@ -298,10 +298,9 @@ def matmul(a, b):
 
 def _by_rows(matrix):
     """(a matrix whose rows are contiguous, whether it is the transpose of this one)"""
-    if matrix.strides[1] == matrix.itemsize:
-        return matrix, False
-    if matrix.strides[0] == matrix.itemsize:
-        return matrix.T, True
+    for m, turned in ((matrix, False), (matrix.T, True)):
+        if m.strides[1] == m.itemsize and (len(m) == 1 or m.strides[0] >= m.shape[1] * m.itemsize):
+            return m, turned
     return namespace(matrix).ascontiguousarray(matrix), False
 
 

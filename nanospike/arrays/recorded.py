@@ -22,47 +22,45 @@ class Recorded:
     that stay where they are, such as parameters: it draws no random numbers, waits for nothing and copies nothing from
     the host. What it returns is overwritten when it is called again with arguments of such shapes.
 
-    The first call of a shape is run as it is, which compiles kernels and makes plans; the second is recorded.
+    The first call of a shape is run as it is, which compiles kernels and makes plans; the second is recorded. After a
+    recording that fails, with a warning, nothing more is recorded.
     """
 
     def __init__(self, function):
-        self.function, self.known = function, {}
+        self.function, self.graphs, self.seen, self.failed = function, {}, set(), False
         self.cupy = library("cuda")
-        self.stream, self.pool = self.cupy.cuda.Stream(non_blocking=True), self.cupy.cuda.MemoryPool()
+        self.stream = self.cupy.cuda.Stream(non_blocking=True)
 
     def __call__(self, *arguments):
         key = tuple((a.shape, a.dtype) if hasattr(a, "shape") else a for a in arguments)
-        if key not in self.known:
-            if len(self.known) < SHAPES:
-                self.known[key] = None
+        if key in self.seen and key not in self.graphs and len(self.graphs) < SHAPES and not self.failed:
+            self._record(key, arguments)
+        self.seen.add(key)
+        if key not in self.graphs:
             return self.function(*arguments)
-        if self.known[key] is None:
-            self.known[key] = self._record(arguments)
-        if not self.known[key]:
-            return self.function(*arguments)
-        graph, own, result = self.known[key]
+        graph, own, result = self.graphs[key]
         for kept, given in zip(own, arguments, strict=True):
             if hasattr(kept, "shape"):
                 kept[...] = given
         graph.launch()
         return result
 
-    def _record(self, arguments):
-        """(graph, the arguments that it reads, the result that it writes); False, and a warning, where that fails."""
+    def _record(self, key, arguments):
+        """Keep (graph, the arguments that it reads, the result that it writes)."""
         own = [a.copy() if hasattr(a, "shape") else a for a in arguments]
         products = _Products(self.stream)
-        # what a graph computes in is nobody else's: of a pool of its own, on a stream of its own
-        with self.stream, self.cupy.cuda.using_allocator(self.pool.malloc), products_by(products):
+        # what graphs compute in is nobody else's: of a pool of its own, on a stream of its own
+        with self.stream, self.cupy.cuda.using_allocator(_pool().malloc), products_by(products):
             self.stream.begin_capture()
             try:
                 products.begin()
                 result = self.function(*own)
-                return self.stream.end_capture(), own, result
+                self.graphs[key] = self.stream.end_capture(), own, result
             except Exception as error:
                 with suppress(self.cupy.cuda.runtime.CUDARuntimeError):  # the recording is void
                     self.stream.end_capture()
                 warnings.warn(f"no graph, launch by launch then: {' '.join(str(error).split())}", stacklevel=4)
-                return False
+                self.failed = True
 
 
 @functools.cache
@@ -120,3 +118,23 @@ def _cublas():
 @functools.cache
 def _workspace():
     return library("cuda").cuda.alloc(WORKSPACE)
+
+
+@functools.cache
+def _pool():
+    """The memory of all graphs: each may use again what another used, for one is done before the next begins.
+
+    To the pool it is free, so that nobody but a recording may be given any of it, and none of it be given back: CuPy
+    would, before it says that there is no memory left.
+    """
+    pool = library("cuda").cuda.MemoryPool(_allocated)
+    pool.set_limit(size=0)  # $CUPY_GPU_MEMORY_LIMIT is looked at in the same way
+    return pool
+
+
+def _allocated(size):
+    cuda = library("cuda").cuda
+    try:
+        return cuda.MemoryPointer(cuda.Memory(size), 0)
+    except cuda.runtime.CUDARuntimeError as error:  # which would make the pool give back what is free
+        raise MemoryError(f"{size} bytes on the GPU: {error}") from None

@@ -65,6 +65,12 @@ class RowSum:
         made._indices, made._rows, made._merged = [indices], [rows], True
         return made
 
+    def copy(self):
+        """One with the same rows, to which others may be added."""
+        made = RowSum(self.shape)
+        made._indices, made._rows, made._merged = [*self._indices], [*self._rows], self._merged
+        return made
+
     def add(self, indices, rows):
         self._indices.append(indices)
         self._rows.append(rows)

@@ -12,7 +12,7 @@ from .backend import launch, namespace
 
 CHUNK = 4096
 THREADS = 256
-PLACES = 128  # of all gradients together, that are remembered on the device
+PLACES = 128  # tables of the addresses of parameters and gradients that are kept on the device
 MOST_RANKED = 32768  # indices whose order is found by comparing each with each: no library's sort does without a wait
 # Of the device's state, float64: updates made, logarithm of the usual norm (NaN: none yet), the last norm, the factor
 # of clipping, 1 or 2 after a divergence (not finite, exploded), its norm, the usual norm then, how many of the last

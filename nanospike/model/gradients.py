@@ -18,8 +18,8 @@ class Gradients:
     """terms: {name: 0-d array}, weighted; their sum is the loss. grads: nested, embedding tables as RowSum.
 
     adjoint: the solvers.Solution of the loop's adjoint system, None without a loop. examples: how many there were.
-    settled: () -> equilibrium.Equilibrium; where the gradient did without it (rates simulated, no loop) it is found
-    when it is asked for, with the weights as of then.
+    settled: () -> equilibrium.Equilibrium; where the gradient did without it (rates simulated, no loop), or is that of
+    a graph on a GPU, it is found when it is asked for, with the weights as of then.
     """
 
     terms: dict

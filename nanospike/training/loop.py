@@ -274,7 +274,8 @@ class Run:
         then, now = state["options"], plain(self.options)
         if "workers" in state:  # as counted then; what an older version wrote has the option only
             then, now = then | {"workers": state["workers"]}, now | {"workers": self.worker_counts}
-        if other := [flag(n) for n in ("device", "workers") if now[n] != then.get(n)]:
+        asked = ("device", "workers", *(["graphs"] if "graphs" in now and now["device"] == "cuda" else []))
+        if other := [flag(n) for n in asked if now[n] != then.get(n, False)]:
             effect = "rounds sums in another order and draws other dropout"
             warnings.warn(f"{', '.join(other)}: another than before, which {effect}", stacklevel=2)
         return state, state["summary"], optimizer

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import sys
 import warnings
 from dataclasses import replace
 
@@ -47,12 +48,14 @@ def loss_terms(options, stage):
 
 def stages_of(options, teacher, student, data, workers, masking=None):
     """The Stages of a run. masking: the text.Masking of all of them."""
-    stages = []
+    stages, shared = [], {}
+    if options.device == "cuda" and options.teacher_cache not in (0, type(options).teacher_cache):
+        print("--teacher-cache: not on a GPU, which computes the teacher in every step", file=sys.stderr)
     for name, epochs, rate in zip(options.stages, options.epochs, options.learning_rate, strict=True):
         stage = Stage(name, data[name], None, epochs, rate)
         outputs = teacher_outputs_of(options, teacher, student, stage, workers)
         monitor = monitor_of(student, options, name, data[name])
-        learn = gradients(outputs, student, options, name, workers, monitor, masking)
+        learn = gradients(outputs, student, options, name, workers, monitor, masking, shared)
         most = min(student.config.max_position_embeddings, teacher.config.usable_positions)
         padded = functools.partial(in_few_lengths, most=most) if can_graph(options, student) else stage.padded
         stages.append(replace(stage, gradients=learn, prepare=outputs, project=project, padded=padded))
@@ -100,12 +103,13 @@ def monitor_of(student, options, stage, data):
     return Monitor(stage, gap_probe(student, data, options.drive), options.probe_every, options.log_every)
 
 
-def gradients(teacher_outputs, student, options, stage, workers, monitor=None, masking=None):
+def gradients(teacher_outputs, student, options, stage, workers, monitor=None, masking=None, shared=None):
     """Stage.gradients of the distillation loss.
 
     teacher_outputs: () -> the function batch -> TeacherOutput, asked once per step and before any part of it begins.
-    monitor: a monitor.Monitor. masking: a text.Masking.
+    monitor: a monitor.Monitor. masking: a text.Masking. shared: see in_places; one for several stages.
     """
+    shared = {} if shared is None else shared
     xp = library(student.device)
     weights, simulation = loss_terms(options, stage), None
     if weights.labels and options.class_weights:
@@ -127,14 +131,12 @@ def gradients(teacher_outputs, student, options, stage, workers, monitor=None, m
         target = Targets(teacher_output(batch), batch.labels if weights.labels else None, totals)
         return student.gradients(inputs, target, weights, replace(loop, seed=seed), run, dropout)
 
-    places = {}  # of gradients that are no RowSum: the same for batches of all shapes
-
     def at_once(ids, mask, types, labels, run):
         """(terms, {name: gradient}) of an update on a GPU, from what differs between updates alone."""
         batch = Batch(ids, mask, types, labels, None)
         target = Targets(teacher_outputs()(batch), labels if weights.labels else None)
         result = student.computing().gradients((ids, mask, types), target, weights, loop, run)
-        return result.terms, in_places(dict(leaves(result.grads)), places)
+        return result.terms, in_places(dict(leaves(result.grads)), shared)
 
     recorded = Recorded(at_once) if can_graph(options, student) else None
 
@@ -143,7 +145,8 @@ def gradients(teacher_outputs, student, options, stage, workers, monitor=None, m
         if masking:
             batch = masking(batch, seed[:3])
         inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
-        terms, grads = recorded(*inputs, batch.labels, run)
+        terms, kept = recorded(*inputs, batch.labels, run)
+        grads = {n: g.copy() if isinstance(g, RowSum) else g for n, g in kept.items()}
         settled = functools.partial(student.equilibrium, *inputs)
         return Gradients(terms, grads, settled, adjoint=None, examples=len(batch.index))
 
@@ -176,13 +179,13 @@ def can_graph(options, student):
     return not (options.dropout or options.jacobian_penalty or student.config.recurrent)
 
 
-def in_places(gradients, places):
-    """The same {name: array or RowSum} with the large arrays copied to `places` {name: array}, which grows: else every
-    graph would hold its own of them."""
+def in_places(gradients, shared):
+    """The same {name: array or RowSum} with the large arrays copied into those of `shared` {name: array}, which grows:
+    else every graph would hold its own of them."""
     moved = dict(gradients)
     for name, gradient in gradients.items():
         if not isinstance(gradient, RowSum) and gradient.size > SMALL:
-            place = places.setdefault(name, gradient)
+            place = shared.setdefault(name, gradient)
             if place is not gradient:
                 place[...] = gradient
             moved[name] = place

@@ -93,6 +93,8 @@ def test_matrices_are_multiplied_as_they_lie(xp, device, shapes, turned):
     laid = [to_device(np.ascontiguousarray(m.T if t else m), device) for m, t in zip(wanted, turned, strict=True)]
     a, b = (m.T if t else m for m, t in zip(laid, turned, strict=True))
     assert np.allclose(to_host(matmul(a, b)), wanted[0] @ wanted[1], atol=1e-12)
+    again = xp.broadcast_to(a[:1], a.shape)
+    assert np.allclose(to_host(matmul(again, b)), np.broadcast_to(wanted[0][:1], shapes[0]) @ wanted[1], atol=1e-12)
     apart = xp.zeros((2 * shapes[0][0], 2 * shapes[0][1]))
     apart[::2, ::2] = a
     assert np.allclose(to_host(matmul(apart[::2, ::2], b)), wanted[0] @ wanted[1], atol=1e-12)

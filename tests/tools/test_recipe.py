@@ -67,6 +67,7 @@ def test_options_given_are_those_of_every_distill(tmp_path):
     tables = recipe.read_recipe(tmp_path / "tiny.toml", {"device": "cuda", "encoders": "5"})
     told = {name: (table.get("device"), table.get("encoders")) for name, table in tables.items()}
     assert told == {"student": ("cuda", "5"), "more": ("cuda", "5"), "score": (None, None)}
+    assert recipe.arguments({"half-steps": False, "fast": True}, {}, "a") == ["--no-half-steps", "--fast"]
 
 
 def test_figures_are_those_of_the_files(made):

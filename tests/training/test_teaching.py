@@ -11,7 +11,7 @@ from models import random_student, random_teacher
 from nanospike.arrays import recorded
 from nanospike.arrays.backend import has_kernels, to_host
 from nanospike.arrays.recorded import can_record
-from nanospike.arrays.tree import leaves
+from nanospike.arrays.tree import RowSum, leaves
 from nanospike.arrays.workers import Workers
 from nanospike.data.text import Encoded, Masking, collate
 from nanospike.distill_options import Distill
@@ -22,7 +22,7 @@ from nanospike.training import teaching
 from nanospike.training.optim_device import optimizer_of
 from nanospike.training.pruning import Pruning
 from nanospike.training.teacher_cache import computed
-from nanospike.training.teaching import can_graph, in_few_lengths
+from nanospike.training.teaching import can_graph, in_few_lengths, in_places
 
 MASK = 4
 FEW = {"few_steps": (1, 2), "settled_share": 0.5}
@@ -155,6 +155,19 @@ def test_where_updates_are_no_graphs(monkeypatch, changes):
     assert not can_graph(options, random_student(1, dtype="float32", feedback=True))
     monkeypatch.setattr(teaching, "can_record", lambda: False)
     assert not can_graph(options, student)
+    monkeypatch.setattr(teaching, "can_record", lambda: True)
+    monkeypatch.setattr(teaching, "world", lambda: SimpleNamespace(size=2))
+    assert not can_graph(options, student)
+
+
+def test_graphs_share_the_places_of_large_gradients():
+    large, small, rows = np.ones((65, 64)), np.ones(3), RowSum((4, 2))
+    shared = {}
+    first = in_places({"a": large, "b": small, "e": rows}, shared)
+    assert first["a"] is large and first["b"] is small and first["e"] is rows and list(shared) == ["a"]
+    other = np.full((65, 64), 2.0)
+    second = in_places({"a": other, "b": small + 1}, shared)
+    assert second["a"] is large and (large == 2).all() and (second["b"] == 2).all()
 
 
 @pytest.mark.parametrize(
@@ -189,7 +202,7 @@ def test_updates_from_graphs_are_those_that_are_asked_for_launch_by_launch(cupy,
             lambda outputs=outputs: outputs, student, options, stage, Workers(1), masking=masking
         )
         optimizer, said = optimizer_of(student.parameters()), []
-        for step in range(8):
+        for step in range(16):
             index = np.arange(2) + 2 * (step % 3 > 0)  # of two lengths, as many as they have positions
             batch = collate(data, index, "cuda", in_few_lengths(int(data.lengths[index].max()), 10))
             terms, grads, notes = learn([batch], (0, 1, step, 0), Totals.of_lengths(data.lengths[index]))
