@@ -48,14 +48,14 @@ def loss_terms(options, stage):
 
 def stages_of(options, teacher, student, data, workers, masking=None):
     """The Stages of a run. masking: the text.Masking of all of them."""
-    stages, shared = [], {}
+    stages = []
     if options.device == "cuda" and options.teacher_cache not in (0, type(options).teacher_cache):
         print("--teacher-cache: not on a GPU, which computes the teacher in every step", file=sys.stderr)
     for name, epochs, rate in zip(options.stages, options.epochs, options.learning_rate, strict=True):
         stage = Stage(name, data[name], None, epochs, rate)
         outputs = teacher_outputs_of(options, teacher, student, stage, workers)
         monitor = monitor_of(student, options, name, data[name])
-        learn = gradients(outputs, student, options, name, workers, monitor, masking, shared)
+        learn = gradients(outputs, student, options, name, workers, monitor, masking)
         most = min(student.config.max_position_embeddings, teacher.config.usable_positions)
         padded = functools.partial(in_few_lengths, most=most) if can_graph(options, student) else stage.padded
         stages.append(replace(stage, gradients=learn, prepare=outputs, project=project, padded=padded))
@@ -103,13 +103,12 @@ def monitor_of(student, options, stage, data):
     return Monitor(stage, gap_probe(student, data, options.drive), options.probe_every, options.log_every)
 
 
-def gradients(teacher_outputs, student, options, stage, workers, monitor=None, masking=None, shared=None):
+def gradients(teacher_outputs, student, options, stage, workers, monitor=None, masking=None):
     """Stage.gradients of the distillation loss.
 
     teacher_outputs: () -> the function batch -> TeacherOutput, asked once per step and before any part of it begins.
-    monitor: a monitor.Monitor. masking: a text.Masking. shared: see in_places; one for several stages.
+    monitor: a monitor.Monitor. masking: a text.Masking.
     """
-    shared = {} if shared is None else shared
     xp = library(student.device)
     weights, simulation = loss_terms(options, stage), None
     if weights.labels and options.class_weights:
@@ -130,6 +129,8 @@ def gradients(teacher_outputs, student, options, stage, workers, monitor=None, m
         dropout = FrozenDropout(options.dropout, random_generator(xp, (*seed, 1))) if options.dropout else None
         target = Targets(teacher_output(batch), batch.labels if weights.labels else None, totals)
         return student.gradients(inputs, target, weights, replace(loop, seed=seed), run, dropout)
+
+    shared = {}  # see in_places
 
     def at_once(ids, mask, types, labels, run):
         """(terms, {name: gradient}) of an update on a GPU, from what differs between updates alone."""
