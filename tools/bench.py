@@ -411,6 +411,8 @@ def main():
     if options.serve:
         return serve(options.serve, options.workers)
     parts = options.only.split(",")
+    if unknown := [name for name in options.sizes.split(",") if name not in SIZES]:
+        parser.error(f"--sizes: found {unknown[0]!r}, expected some of {', '.join(SIZES)}")
     if {"step", "simulation", "sentence", "start"} & set(parts) and not (options.minilm and options.data_dir):
         parser.error("--minilm and --data-dir: needed for " + options.only)
     results = {"machine": machine()}

@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -99,3 +101,9 @@ def test_what_it_needs_is_said(tools, capsys):
     with pytest.raises(SystemExit, match="2"):
         tools[0].main(["--data-dir", "nowhere", "--only", "step,start", "--sizes", "4x128,3x384"])
     assert "--minilm: needed for 3x384, start" in capsys.readouterr().err
+
+
+def test_a_size_that_is_none_is_refused_in_one_line():
+    program = [sys.executable, TOOLS / "bench.py", "--minilm", "x", "--data-dir", "y", "--only", "step"]
+    found = subprocess.run([*program, "--sizes", "4x128,5x5"], capture_output=True, text=True, check=False)
+    assert found.returncode == 2 and "--sizes: found '5x5', expected some of 4x128" in found.stderr.splitlines()[-1]
