@@ -378,3 +378,8 @@ def test_the_readme_is_short():
     lines = (REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 130
     assert not [line for line in lines if len(line) > 120 and not line.startswith("|")]
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "tools" / "results").glob("*.json")), ids=lambda p: p.stem)
+def test_results_name_no_path_of_the_machine_they_are_from(path):
+    assert not re.findall(r'"/[^"]*"', path.read_text(encoding="utf-8"))

@@ -48,7 +48,9 @@ def loss_terms(options, stage):
 
 def stages_of(options, teacher, student, data, workers, masking=None):
     """The Stages of a run. masking: the text.Masking of all of them."""
-    stages = []
+    stages, graphs = [], can_graph(options, student)
+    if graphs:
+        print("each update asks a GPU for one graph of launches", file=sys.stderr)
     if options.device == "cuda" and options.teacher_cache not in (0, type(options).teacher_cache):
         print("--teacher-cache: not on a GPU, which computes the teacher in every step", file=sys.stderr)
     for name, epochs, rate in zip(options.stages, options.epochs, options.learning_rate, strict=True):
@@ -57,7 +59,7 @@ def stages_of(options, teacher, student, data, workers, masking=None):
         monitor = monitor_of(student, options, name, data[name])
         learn = gradients(outputs, student, options, name, workers, monitor, masking)
         most = min(student.config.max_position_embeddings, teacher.config.usable_positions)
-        padded = functools.partial(in_few_lengths, most=most) if can_graph(options, student) else stage.padded
+        padded = functools.partial(in_few_lengths, most=most) if graphs else stage.padded
         stages.append(replace(stage, gradients=learn, prepare=outputs, project=project, padded=padded))
     if options.prune:
         pruning = Pruning(student, stages[-1].data, options.prune, workers)

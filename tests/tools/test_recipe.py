@@ -70,6 +70,15 @@ def test_options_given_are_those_of_every_distill(tmp_path):
     assert recipe.arguments({"half-steps": False, "fast": True}, {}, "a") == ["--no-half-steps", "--fast"]
 
 
+def test_options_given_reach_the_runs(made, tmp_path):
+    argv, _, _ = made
+    given = ("--only", "student", "--options", "max-steps=1,fast=false")
+    assert run(recipe.main, argv[0], "--work", tmp_path, *argv[3:], *given) == 0
+    for name in ("student-0", "student-1"):
+        kept = json.loads((tmp_path / name / "training_args.json").read_text())
+        assert (kept["max_steps"], kept["fast"]) == (1, False)
+
+
 def test_figures_are_those_of_the_files(made):
     _, work, runs = made
     results = json.loads((work / "student-1" / "eval_results.json").read_text())
