@@ -6,6 +6,7 @@ from .model.fresh import init_student
 from .model.loading import load_student
 from .model.probes import Probe
 from .model.teacher import load_teacher
+from .model.twins import use_fast
 from .results.classifier import Classifier, predict
 from .solvers.adjoint import solve_adjoint
 
@@ -21,4 +22,5 @@ __all__ = [
     "solve_adjoint",
     "to_device",
     "to_host",
+    "use_fast",
 ]

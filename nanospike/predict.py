@@ -12,6 +12,7 @@ from .config.options import option, parse, require_at_least
 from .files.bundled import bundled
 from .files.model_files import finite
 from .model.simulate import ARITHMETICS
+from .model.twins import use_fast
 from .results.classifier import ANYTIME_STEPS, AUTO, Classifier, predict
 from .results.stream import as_they_come, lines_of
 from .start import command
@@ -46,6 +47,7 @@ class Predict:
         "float",
         choices=ARITHMETICS,
     )
+    fast: bool = option("compile what can be, by numba, which takes a second to load: for many texts", False)
     encoding: str = option("of standard input and output", "utf-8")
     seed: int = option("accepted for uniformity: prediction draws no random numbers", 0)
     device: str = option("where to compute", "cpu", choices=("cpu", "cuda"))
@@ -126,6 +128,8 @@ def main(argv=None):
         raise InputError("standard output is closed: nobody would get the answers")
     if options.encoding != "utf-8" and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding=options.encoding)
+    if options.fast and not use_fast(True):
+        raise InputError("--fast: numba is not installed; pip install 'nanospike[fast]'")
     model = options.model or bundled("student")
     classify = Classifier(
         model, options.time_steps, options.device, options.workers, quiet=False, arithmetic=options.arithmetic

@@ -19,8 +19,7 @@ class Reference:
         ids, mask, segments = inputs
         self.constants, self.mask, self.heads = constants, mask, student.config.num_attention_heads
         self.spikes, self.initial, self.counts, self.fired = spikes, initial, {}, {}
-        positions = np.arange(ids.shape[1])[None].repeat(len(ids), axis=0)
-        self.rows = embedding_rows(student.tree, constants, (ids, positions, segments)) / 2.0**constants.embedded.point
+        self.rows = embedding_rows(student.tree, constants, ids, segments) / 2.0**constants.embedded.point
 
     def run(self, time_steps):
         for self.t in range(1, time_steps + 1):

@@ -9,7 +9,7 @@ else both runs are given, and a check that computes the effect by another way. T
 one update an epoch; outcomes of the same command line are computed once.
 """
 
-import importlib
+import importlib.util
 import json
 import shutil
 from dataclasses import asdict, replace
@@ -22,6 +22,7 @@ from tiny import CORPUS, DEV, TRAIN, run, write_sst2, write_teacher
 import nanospike
 from nanospike.__main__ import commands
 
+NUMBA = importlib.util.find_spec("numba") is not None
 RATE = 0.01
 OWN = {"task": None, "data_dir": None, "train_file": "{p}/own.csv"}
 PREDICTION = {"stages": "prediction", "classifier": "learnt"}
@@ -417,6 +418,7 @@ PREDICT = {
     "time_steps": Row(1, 8, "lines"),
     "json": Row(False, True, "lines", check=lambda one, other, p: json.loads(other.lines[0])["label"]),
     "arithmetic": Row("float", "integer", "lines", given={"model": "{p}/shift"}),
+    "fast": Row(False, True, alike="lines") if NUMBA else Row(False, True, "status", check=refused("--fast: numba is")),
     "seed": Row(0, 1, alike="lines seeds"),  # nothing is drawn
     "device": NO_GPU,
     "workers": Row(1, 2, "pools", given={"texts": ("a joy",) * 40}),

@@ -14,7 +14,8 @@ PUBLIC = {  # the public surface keeps its keywords
 }  # fmt: skip
 
 
-COMPILED = {"arrays/fused_cpu.py", "arrays/fused_shift.py"}  # numba's functions take arrays and numbers, no records
+# numba's functions take arrays and numbers, no records
+COMPILED = {"arrays/fused_cpu.py", "arrays/fused_integer.py", "arrays/fused_shift.py"}
 
 
 def functions(path):

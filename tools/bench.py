@@ -12,8 +12,10 @@ step        one distillation step (teacher, equilibrium, adjoint, update) on rea
             whole tables (`dense`), with --bfloat16 also under autocast (`autocast`), and against the published
             procedure in the peer (T = 100, padded to 64 tokens);
             GFLOP/s of useful work (no padding) over the sgemm peak of the same run; peak memory of each
-simulation  one simulated step over one equilibrium forward, and T = 32 over the SST-2 dev set with --dev
-sentence    one sentence by one worker, the model loaded: milliseconds at T = 4, and T = 16 over its equilibrium
+simulation  one simulated step over one equilibrium forward, and T = 32 over the SST-2 dev set with --dev, in whole
+            numbers, too, if the student can
+sentence    one sentence by one worker, the model loaded: milliseconds at T = 4, and T = 16 over its equilibrium; the
+            same in whole numbers, of a student without multiplications (4 x 128: untrained; 3 x 384: the bundled one)
 start       `import nanospike`, and a first prediction with the 3 x 384 student: seconds and resident memory
 growth      time and memory with batch, length, T, width, depth, examples and workers: see growth.py
 
@@ -24,6 +26,7 @@ rounds of (ours / theirs) with the quartiles beside it. Absolute times are of th
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -39,6 +42,7 @@ from nanospike.arrays.backend import set_host_product
 from nanospike.arrays.tree import nest
 from nanospike.arrays.workers import Workers, shares
 from nanospike.config.models import BertConfig
+from nanospike.config.operators import OPERATORS
 from nanospike.data.tasks import find_task, read_split
 from nanospike.data.text import batch_order, collate, encode
 from nanospike.data.tokenizer import load_tokenizer
@@ -47,7 +51,9 @@ from nanospike.files.bundled import bundled
 from nanospike.files.model_files import read_json, read_tensors, write_json, write_tensors
 from nanospike.model import twins
 from nanospike.model.bert import parameter_shapes
+from nanospike.model.loading import load_held
 from nanospike.model.loss import Totals
+from nanospike.model.simulate import SpikingRun
 from nanospike.model.teacher import Teacher, load_teacher, with_classifier
 from nanospike.results.inference import run_student
 from nanospike.training import teaching
@@ -92,6 +98,11 @@ def prepare(directory, name, minilm, data_dir):
     student = nanospike.init_student(shape | {"num_hidden_layers": encoders}, teacher)
     teacher.save(directory / "teacher")
     student.save(directory / "student")
+    if name == "3x384":
+        shutil.copytree(bundled("student"), directory / "integers")
+    else:
+        bits = {"num_hidden_layers": encoders, "operators": "shift", "weights": "ternary", "spikes": "signed"}
+        nanospike.init_student(shape | bits, teacher).save(directory / "integers")
     batches = {}
     for i, index in zip(range(BATCHES), batch_order(data.lengths, batch_size, 0), strict=False):
         batch = collate(data, index)
@@ -120,6 +131,7 @@ class Ours:
     def __init__(self, directory, workers):
         self.workers = Workers(workers)
         teacher, self.student = load_teacher(directory / "teacher"), nanospike.load_student(directory / "student")
+        self.integers, self.prepared = directory / "integers", {}
         for model in (teacher, self.student):
             twins.arrange(model.tree)
         options = Distill(stages=("internal",), encoders=self.student.config.num_hidden_layers)
@@ -153,10 +165,24 @@ class Ours:
         self.workers.map(lambda b: self.student.simulate(*b, time_steps=steps, record=()), self.batches)
         return 0.0
 
-    def sentence(self, steps):
-        """One sentence of SENTENCE word pieces for so many time steps; 0: its equilibrium."""
+    def one(self):
+        """One sentence of SENTENCE word pieces: ids, mask."""
         ids, mask = next((i[:1], m[:1]) for i, m in self.batches if m[0].sum() >= SENTENCE)
-        ids, mask = ids[:, :SENTENCE], mask[:, :SENTENCE]
+        return ids[:, :SENTENCE], mask[:, :SENTENCE]
+
+    def whole(self, steps):
+        """The logits of one sentence in whole numbers."""
+        if steps not in self.prepared:
+            student = load_held(self.integers, "cpu")
+            how = SpikingRun(time_steps=steps, arithmetic="integer", logits_alone=True)
+            self.prepared[steps] = student.prepared(how)
+        ids, mask = self.one()
+        self.prepared[steps]((ids, mask, ids * 0))
+        return 0.0
+
+    def sentence(self, steps):
+        """One sentence for so many time steps; 0: its equilibrium."""
+        ids, mask = self.one()
         with self.workers.one_blas_thread():
             if steps:
                 self.student.simulate(ids, mask, time_steps=steps, record=())
@@ -202,6 +228,8 @@ def serve(directory, workers):
             answer = timed(lambda: ours.simulated(n), 1)  # noqa: B023
         elif what == "sentence":
             answer = timed(lambda: ours.sentence(n), 9)  # noqa: B023
+        elif what == "whole":
+            answer = timed(lambda: ours.whole(n), 9)  # noqa: B023
         elif what == "gemm":
             answer = {"gflops": gemm(n, n, n)}
         elif what == "layer":
@@ -304,31 +332,32 @@ def one_sentence(options, directory):
     found = {}
     for name in ("4x128", "3x384"):
         prepare(directory / name, name, options.minilm, options.data_dir)
-        program, ms, ratios = ours_on(directory / name, 1), [], []
+        program, rows = ours_on(directory / name, 1), []
         for _ in range(options.rounds + 1):
-            settled, four, sixteen = (statistics.median(program.ask(f"sentence {t}")["seconds"]) for t in (0, 4, 16))
-            ms.append(1000 * four)
-            ratios.append(sixteen / settled)
+            commands = "sentence 0", "sentence 4", "sentence 16", "whole 4", "whole 16"
+            settled, *others = (1000 * statistics.median(program.ask(c)["seconds"]) for c in commands)
+            four, sixteen, whole_four, whole_sixteen = others
+            rows.append((four, sixteen / settled, whole_four, whole_sixteen, whole_four / four))
         program.close()
-        found[name] = {"ms_at_4": quartiles(ms[1:]), "16_over_equilibrium": quartiles(ratios[1:])}
+        names = "ms_at_4", "16_over_equilibrium", "integers_ms_at_4", "integers_ms_at_16", "integers_over_floats_at_4"
+        found[name] = {n: quartiles(column) for n, column in zip(names, zip(*rows[1:], strict=True), strict=True)}
     return found
 
 
 def dev_set(options, directory, steps=32):
-    """Seconds of T = 32 over the whole SST-2 dev set, no example stopped early."""
+    """Seconds of T = 32 over the whole SST-2 dev set, no example stopped early; beside it, the equilibrium."""
     student = nanospike.load_student(options.student or directory / "student")
     tokenizer = load_tokenizer(student.directory)
     examples = read_split(find_task("sst-2"), options.data_dir, "dev")
     data = encode(tokenizer, examples.texts, 128, examples.labels)
-    began = time.perf_counter()
-    _, facts = run_student(student, data, [steps], workers=Workers(0))
-    return {
-        "dev_examples": len(data),
-        "dev_tokens": int(data.lengths.sum()),
-        "dev_time_steps": steps,
-        "dev_seconds": round(time.perf_counter() - began, 1),
-        "peak_memory_mb": facts["peak_memory_mb"],
-    }
+    low_bit = student.config.shifts == OPERATORS and student.config.weights != "float"
+    found = {"dev_examples": len(data), "dev_tokens": int(data.lengths.sum()), "dev_time_steps": steps}
+    for arithmetic in ("integer", "float") if low_bit else ("float",):
+        began = time.perf_counter()
+        _, facts = run_student(student, data, [steps], SpikingRun(arithmetic=arithmetic), workers=Workers(0))
+        found[f"dev_seconds_{arithmetic}"] = round(time.perf_counter() - began, 1)
+        found[f"peak_memory_mb_{arithmetic}"] = facts["peak_memory_mb"]
+    return found
 
 
 START = """

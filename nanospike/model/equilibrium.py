@@ -99,6 +99,7 @@ class Network:
     """A student on one batch: what is left to choose is what its neurons do (`fire`) and what is fed back.
 
     current, embed_vjp: the embedding current e (B, L, D) and its vjp. mask (B, L). dropout: a FrozenDropout.
+    first_alone: the last encoder's output is wanted of the first tokens only.
     """
 
     tree: dict
@@ -107,6 +108,7 @@ class Network:
     embed_vjp: Any
     mask: Any
     dropout: FrozenDropout | None = None
+    first_alone: bool = False
 
     @classmethod
     def on(cls, tree, config, input_ids, attention_mask, token_type_ids, dropout=None):
@@ -148,7 +150,8 @@ class Network:
         drop = self.dropout.sweep() if self.dropout else ops.identity
         scale = score_scale(self.config, thresholds(self.tree))
         flow = bert.Flow(fire=fire, drop=drop, drop_attention=drop, scale_query=scale)
-        return bert.encoders(current, self.tree["encoder"]["layer"], self.config, self.mask, flow, differentiable)
+        layers, of = self.tree["encoder"]["layer"], bert.FIRST if self.first_alone else bert.ALL
+        return bert.encoders(current, layers, self.config, self.mask, flow, differentiable, of)
 
     @property
     def last(self):

@@ -16,7 +16,9 @@ own, a power of two per row or per norm, as fine as 32 bits allow for 64 time st
 Axes: D hidden, F intermediate, I inputs, O outputs, W neurons of a population, C labels.
 """
 
-from dataclasses import dataclass
+import functools
+import itertools
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -49,10 +51,33 @@ class Cells:
 
 @dataclass(frozen=True)
 class Matrix:
-    """weights (I, O) int16, each -1, 0 or 1; shift (O,) int32: sums are taken times 2^shift."""
+    """weights (I, O) int8, each -1, 0 or 1; shift (O,) int32: sums are taken times 2^shift.
+
+    populations: as many of the same width that it drives are side by side.
+    """
 
     weights: Any
     shift: Any
+    populations: int = 1
+    made: dict = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def beside(cls, matrices):
+        """Several as one."""
+        weights, shifts = zip(*((m.weights, m.shift) for m in matrices), strict=True)
+        return cls(np.hstack(weights), np.concatenate(shifts), len(matrices))
+
+    def tiles(self, columns):
+        """(n, I, columns): so many columns at a time, of one population, the last filled up with zeros; made once."""
+        if columns not in self.made:
+            inputs, width = len(self.weights), self.weights.shape[1] // self.populations
+            each = -(-width // columns)
+            tiles = np.zeros((self.populations, each, inputs, columns), np.int8)
+            for which, tile in itertools.product(range(self.populations), range(each)):
+                part = self.weights[:, which * width : (which + 1) * width][:, tile * columns : (tile + 1) * columns]
+                tiles[which, tile, :, : part.shape[1]] = part
+            self.made[columns] = tiles.reshape(-1, inputs, columns)
+        return self.made[columns]
 
 
 @dataclass(frozen=True)
@@ -103,7 +128,7 @@ class Integers:
     """A whole student but for its tables, of whose rows `embedding_rows` makes integers.
 
     signs (D,) int32: -1 where the gain of the embedding's norm is negative. classifier (D, C) int32, class_bias (C,)
-    int32: logits in units of logit_scale / t.
+    int32: logits in units of logit_scale / t. made: what is made of these when it is first needed.
     """
 
     signs: Any
@@ -114,7 +139,9 @@ class Integers:
     classifier: Any
     class_bias: Any
     logit_scale: float
+    made: dict = field(default_factory=dict, compare=False)
 
+    @functools.cached_property
     def cells(self):
         """{population: Cells}, in the order of a sweep."""
         found = {"embedding": self.embedding}
@@ -122,9 +149,15 @@ class Integers:
             found |= {f"encoder.{i}.{name}": cells for name, cells in encoder.cells.items()}
         return found
 
+    def uppers(self, rest):
+        """{population: what a membrane has to reach, (W,) int32}; rest: as a share of a spike's cost; made once."""
+        if rest not in self.made:
+            self.made[rest] = {name: np.rint(cells.cost * rest).astype(np.int32) for name, cells in self.cells.items()}
+        return self.made[rest]
+
     def longest(self):
         """(time steps that 32 bits suffice for, 64 before a norm, whatever the text; the population that stops it)."""
-        steps = {name: LARGEST / cells.growth for name, cells in self.cells().items()}
+        steps = {name: LARGEST / cells.growth for name, cells in self.cells.items()}
         for i, encoder in enumerate(self.encoders):
             for name, norm in (("attention_output", encoder.mixed), ("output", encoder.narrowed)):
                 steps[f"encoder.{i}.{name}"] = min(steps[f"encoder.{i}.{name}"], 2.0**63 / norm.growth)
@@ -132,13 +165,17 @@ class Integers:
         return int(steps[first]), first
 
 
-def embedding_rows(tree, constants, indices):
-    """Sums of table rows in units of 2^-constants.embedded.point.
-
-    indices: of words, positions and segments, each (B, L)  ->  (B, L, D) int32
-    """
-    found = [whole(table[i], constants.embedded.point) for table, i in zip(tables(tree), indices, strict=True)]
-    return (found[0] + found[1] + found[2]) * constants.signs
+def embedding_rows(tree, constants, input_ids, token_type_ids):
+    """Sums of table rows in units of 2^-constants.embedded.point.   ids (B, L)  ->  (B, L, D) int32"""
+    (words, places, segments), point, made = tables(tree), constants.embedded.point, constants.made
+    if len(made.get("places", ())) < input_ids.shape[1]:
+        made["places"] = whole(places[np.arange(input_ids.shape[1])], point)
+        made["segments"] = whole(segments[np.arange(segments.shape[0])], point)
+    total = whole(words[input_ids], point)
+    total += made["places"][: input_ids.shape[1]]
+    total += made["segments"][token_type_ids]
+    total *= constants.signs
+    return total
 
 
 def tables(tree):
@@ -148,4 +185,4 @@ def tables(tree):
 
 def whole(x, bits):
     """x 2^bits, rounded, as int32."""
-    return np.rint(np.ldexp(np.asarray(x, np.float64), bits)).astype(np.int32)
+    return np.rint(np.asarray(x, np.float64) * np.ldexp(1.0, bits)).astype(np.int32)

@@ -69,13 +69,13 @@ def _encoder(p, config, v_th, products):
         matrix, cells[name] = _driven(attention["self"][name], v_th(name))
         inward.append(matrix)
     kappa = gain * LOG2_E / math.sqrt(config.hidden_size // config.num_attention_heads)
-    cost = np.broadcast_to(whole(v_th("attention"), context_bits), config.hidden_size)
+    cost = np.full(config.hidden_size, whole(v_th("attention"), context_bits))
     cells["attention"] = Cells.of(cost, np.zeros_like(cost), 2.0 ** (context_bits + 0.5))
     mix, mixed, cells["attention_output"] = _normalised(attention["output"], v_th("attention_output"), config)
     widen, cells["intermediate"] = _driven(p["intermediate"]["dense"], v_th("intermediate"))
     narrow, narrowed, cells["output"] = _normalised(p["output"], v_th("output"), config)
     return Encoder(
-        Matrix(np.hstack([m.weights for m in inward]), np.concatenate([m.shift for m in inward])),
+        Matrix.beside(inward),
         round(2**SCORE_BITS / (2 * kappa)),
         mix,
         mixed,
@@ -93,8 +93,11 @@ def _driven(p, v_th):
     bias, v_th = np.asarray(p["bias"], np.float64), np.asarray(v_th, np.float64)
     bits, live, cost, bias = _per_gain(alpha, bias, v_th, lambda unit: used + (abs(bias) + v_th) / unit, ROW_BITS)
     reach = np.where(live, np.ldexp(used.astype(float), bits), 0)
-    weights = np.ascontiguousarray((pattern * live[:, None]).T, np.int16)
-    return Matrix(weights, bits), Cells.of(cost, bias, reach)
+    return Matrix(_turned(pattern * live[:, None]), bits), Cells.of(cost, bias, reach)
+
+
+def _turned(pattern):
+    return np.ascontiguousarray(pattern.T, np.int8)
 
 
 def _normalised(p, v_th, config):
@@ -104,7 +107,7 @@ def _normalised(p, v_th, config):
     growth = alpha * abs(pattern).sum(axis=1) + 1 + abs(bias)
     point = _point(max(1, alpha.max(), abs(bias).max()))
     norm, cells, signs = _norm(p["LayerNorm"], v_th, config, (growth.max(), point), (alpha, 1, bias))
-    return Matrix(np.ascontiguousarray(pattern.T, np.int16), np.zeros(len(signs), np.int32)), norm, cells
+    return Matrix(_turned(pattern), np.zeros(len(signs), np.int32)), norm, cells
 
 
 def _embedding(p, v_th, config, rows):

@@ -42,7 +42,9 @@ class SpikingRun:
     margin: an example stops at a recorded step t where its best logit leads by margin / t^margin_decay; None: none
     does. The error of an ASR falls as 1 / t, so that of the logits does about the same. count: write down all spikes,
     for Simulation.operations. probes: what else to record, see probes.Probe. arithmetic: "integer" is for
-    integer_run.simulate_integer.
+    integer_run.simulate_integer. logits_alone: nothing but logits is asked for, so that without a loop the last
+    encoder goes on, behind keys and values, with the first token of each text, which is all that is read; a
+    Simulation's rates and spike_counts are empty then (no counts, no probes).
     """
 
     time_steps: int = 64
@@ -58,6 +60,7 @@ class SpikingRun:
     count: bool = False
     probes: tuple = ()
     arithmetic: str = "float"
+    logits_alone: bool = False
 
     def resolved(self, config):
         """The same with nothing left open; InputError for what does not exist or go together."""
@@ -87,6 +90,9 @@ class SpikingRun:
             raise InputError(f"reset hard: for the instant drive and binary spikes, {found}")
         if how.probes and how.margin is not None:
             raise InputError("probes: found some together with a margin; texts that stop early leave nothing to record")
+        if how.logits_alone and (how.probes or how.count or how.keep_rates):
+            found = "probes" if how.probes else "count" if how.count else "keep_rates"
+            raise InputError(f"logits_alone: found {found}, too, which needs all that happens")
         if len({probe.population for probe in how.probes}) < len(how.probes):
             raise InputError(f"probes: found {[p.population for p in how.probes]}, expected one for each population")
         return how
@@ -142,8 +148,8 @@ def steps_at_once(network, most):
     """How many time steps, of `most`, are one sweep."""
     if network.config.recurrent or not hasattr(network, "repeated") or network.dropout:
         return 1
-    numbers = NUMBERS if namespace(network.mask) is np else DEVICE_NUMBERS
-    return max(1, min(most, numbers // (network.mask.size * network.config.hidden_size)))
+    usual = NUMBERS if namespace(network.mask) is np else DEVICE_NUMBERS
+    return max(1, min(most, getattr(network, "numbers", usual) // (network.mask.size * network.config.hidden_size)))
 
 
 def decided(logits, margin):

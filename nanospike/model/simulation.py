@@ -79,6 +79,8 @@ class Results:
         return Simulation(*found, watched, counts, rates_at=self.rates_at)
 
     def _collect(self, mask):
+        if self.neurons.how.logits_alone:
+            return
         for name in self.neurons.populations:
             self.rates[name] = self._whole(self.neurons.rate(name), self.rates.get(name))
             self.fired[name] = self._whole(self.neurons.spikes_fired(name, mask), self.fired.get(name))

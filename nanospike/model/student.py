@@ -169,10 +169,17 @@ class Student:
         known = bert.populations(self.config)
         if unknown := [probe.population for probe in how.probes if probe.population not in known]:
             raise InputError(f"probes: found {', '.join(unknown)}, expected some of {', '.join(known)}")
+        return self.prepared(how)(inputs)
+
+    def prepared(self, how):
+        """run(inputs) -> Simulation of a SpikingRun, of the weights as they are now: what no input changes is done."""
         if how.arithmetic != "integer":
-            return self._simulate(self._network(*inputs), how)
+            alone = how.logits_alone and not self.config.recurrent
+            return lambda inputs: self._simulate(replace(self._network(*inputs), first_alone=alone), how)
         student = self.computing()
-        return _with_lines(simulate_integer(student, inputs, how), self.config, student.tree, how)
+        constants = constants_for(student, how)
+        lines = functools.partial(_with_lines, config=self.config, tree=student.tree, how=how)
+        return lambda inputs: lines(simulate_integer(student, constants, inputs, how))
 
     def _simulate(self, network, how, learn=None):
         if self.config.activation == "ann":

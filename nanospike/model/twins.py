@@ -15,6 +15,7 @@ from ..arrays.backend import has_kernels, joined, namespace, side_by_side
 
 GELU = ("gelu", "gelu_python")  # values of hidden_act that the twin of an encoder computes
 WIDEST = 16 * 1024  # bytes of a row: the kernels keep three in a block's shared memory
+MOST_EVENTS = 2**15  # that the compiled events of a population have numbers for
 SINGLE = {np.dtype(np.float32)}
 SINGLE_OR_DOUBLE = SINGLE | {np.dtype(np.float64)}
 
@@ -22,7 +23,10 @@ _state = {"device": True, "host": False}
 
 
 def use_fast(wanted):
-    """Compile the blocks on the CPU from here on, if `wanted` and numba is there. What is done, in words, or ""."""
+    """Compile the blocks on the CPU from here on, in this process, if `wanted` and numba is there (the extra `fast`).
+
+    What is done, in words, or "".
+    """
     _state["host"] = bool(wanted) and importlib.util.find_spec("numba") is not None
     if not wanted:
         return "NumPy alone"
@@ -69,6 +73,15 @@ def differential(current, v_th):
     if getattr(v_th, "size", 1) > 1 or not usable(current):
         return None
     return _shift_kernels(current).differential
+
+
+def integer_network(config):
+    """The compiled integer_run.IntegerNetwork, or None."""
+    if not _state["host"] or max(config.hidden_size, *config.intermediate_widths) > MOST_EVENTS:
+        return None
+    from .integer_fused import FusedNetwork
+
+    return FusedNetwork
 
 
 def rate(current, v_th):

@@ -52,8 +52,9 @@ class Classifier:
         if self.student.config.activation == "ann":
             raise InputError(f"{directory}: an ordinary BERT (activation ann): it has no spikes to run")
         how = _how(time_steps, self.student.raw_config, Path(directory) / "config.json")
-        self.how = replace(how, arithmetic=arithmetic)
+        self.how = replace(how, arithmetic=arithmetic, logits_alone=True)
         self.student.require_run(self.how)
+        self._run = self.student.prepared(self.how)
         self.names = label_names(directory)
         self.workers = Workers(workers, device)
         self._tokenizer = load_tokenizer(directory, self.student.config.vocab_size)
@@ -88,7 +89,7 @@ class Classifier:
 
     def _batch(self, batch):
         """[(number of the text, its answer)] of one batch."""
-        run = self.student.run((batch.input_ids, batch.attention_mask, batch.token_type_ids), self.how)
+        run = self._run((batch.input_ids, batch.attention_mask, batch.token_type_ids))
         logits = to_host(run.logits[self.how.time_steps])
         all_finite(logits, f"{self.student.directory}: the answers of the model, whose weights are too large")
         rows = zip(batch.index, logits, run.steps, strict=True)

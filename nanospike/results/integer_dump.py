@@ -118,7 +118,7 @@ def dump(student, constants, spikes):
     for name, table in zip(("words", "positions", "segments"), tables(student.tree), strict=True):
         rows = whole(table[np.arange(table.shape[0])], constants.embedded.point) * constants.signs
         found[name] = rows
-    for name, cells in constants.cells().items():
+    for name, cells in constants.cells.items():
         kind = SPIKES.index(spikes_of(name, spikes, config))
         level = np.rint(cells.cost / 2).astype(np.int32)
         found |= {f"{name}.cost": cells.cost, f"{name}.bias": cells.bias, f"{name}.level": level}

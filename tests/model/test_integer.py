@@ -13,7 +13,7 @@ from models import random_batch, random_student
 import nanospike
 from nanospike.arrays.ops_shift import shift_norm
 from nanospike.config.errors import InputError
-from nanospike.model import integer, integer_load, integer_run
+from nanospike.model import integer, integer_load, integer_run, simulate, twins
 from nanospike.model.fresh import with_thresholds
 from nanospike.model.probes import Probe
 from nanospike.model.simulate import SpikingRun
@@ -196,14 +196,14 @@ def test_sums_stay_within_the_bound_that_the_weights_give():
     constants = integer_load.integers(student.computing().tree, student.config)
     longest, population = constants.longest()
     assert longest >= integer_load.LONGEST
-    assert all(cells.cost.dtype == cells.bias.dtype == np.int32 for cells in constants.cells().values())
+    assert all(cells.cost.dtype == cells.bias.dtype == np.int32 for cells in constants.cells.values())
     how = SpikingRun(time_steps=12, arithmetic="integer").resolved(student.config)
     neurons = integer_run.IntegerNeurons(how, student.config, constants, inputs[1])
     network = integer_run.IntegerNetwork.on(constants, student.computing(), *inputs)
     for step in range(1, 13):
         neurons.advance()
         network.sweep(neurons)
-        for name, cells in constants.cells().items():
+        for name, cells in constants.cells.items():
             most = abs(neurons.populations[name].membrane.astype(np.int64)).max()
             assert 0 < most <= step * cells.growth, name
     with pytest.raises(InputError, match=f"found {longest + 1}, expected at most {longest}.*{population}"):
@@ -233,6 +233,106 @@ def test_texts_stop_where_those_of_floats_do_and_are_scaled_by_the_steps_they_ra
     for i, t in enumerate(expected):
         np.testing.assert_array_equal(stopped.logits[8][i], whole.logits[t][i])
         np.testing.assert_array_equal(stopped.output_rates[8][i], whole.output_rates[t][i])
+
+
+def same(one, other):
+    """Whether two Simulations are the same, number for number."""
+    assert one.rates.keys() == other.rates.keys() and (one.steps == other.steps).all()
+    for kind in ("logits", "rates", "spike_counts", "output_rates"):
+        for name, value in getattr(one, kind).items():
+            np.testing.assert_array_equal(value, getattr(other, kind)[name], err_msg=f"{kind} {name}")
+    for name, probed in one.probes.items():
+        np.testing.assert_array_equal(probed["spikes"], other.probes[name]["spikes"])
+    for step, rates in one.rates_at.items():
+        for name, value in rates.items():
+            np.testing.assert_array_equal(value, other.rates_at[step][name])
+    assert one.operations == other.operations
+
+
+@pytest.mark.parametrize("spikes", SPIKES)
+def test_several_steps_in_one_sweep_are_those_steps(monkeypatch, spikes):
+    student, inputs = integer_student(2, spikes=spikes, half_steps=True), random_batch(2)
+    probes = (Probe("encoder.0.intermediate"), Probe("embedding"))
+    how = SpikingRun(time_steps=7, record=(1, 4, 7), arithmetic="integer", count=True, probes=probes)
+    sweeps = []
+    sweep = integer_run.IntegerNetwork.sweep
+    watched = lambda network, neurons, *rest, **more: (  # noqa: E731
+        sweeps.append(len(neurons.block)),
+        sweep(network, neurons, *rest, **more),
+    )
+    monkeypatch.setattr(integer_run.IntegerNetwork, "sweep", watched)
+    several = student.run(inputs, how)
+    assert sweeps == [1, 3, 3]
+    monkeypatch.setattr(simulate, "NUMBERS", 1)
+    same(several, student.run(inputs, how))
+    assert sweeps[3:] == [1] * 7
+
+
+COMPILED = [  # fields of a SpikingRun
+    {"record": (1, 2, 6), "count": True},
+    {"keep_rates": True, "record": (2,)},
+    {"probes": (Probe("encoder.1.intermediate"), Probe("embedding"), Probe("encoder.0.key"))},
+    {"margin": 0.4, "margin_decay": 1.0, "record": (1, 2, 3, 4, 5)},
+    {"logits_alone": True, "margin": 0.4, "record": (1, 2, 3, 4, 5)},
+]
+
+
+@pytest.mark.parametrize("more", COMPILED, ids=lambda more: ",".join(more))
+@pytest.mark.parametrize("spikes", SPIKES)
+def test_compiled_encoders_give_the_same_numbers(compiled, spikes, more):
+    """Widths that are no multiple of 8 or of a tile, texts of several lengths, thresholds of every neuron's own."""
+    for seed in range(4):
+        sizes = {"hidden_size": 20, "intermediate_size": 150} if seed == 3 else {}
+        options = {"weights": ("ternary", "binary")[seed % 2], "half_steps": seed in (1, 2), "own": 0 < seed < 3}
+        student, inputs = integer_student(seed, spikes=spikes, **options, **sizes), random_batch(seed, (7, 1, 4, 9))
+        how = SpikingRun(time_steps=6, spikes=spikes, window=0.1 * (seed == 1), arithmetic="integer", **more)
+        assert twins.integer_network(student.config)
+        found = student.run(inputs, how)
+        with twins.portable():
+            assert twins.integer_network(student.config) is None
+            same(student.run(inputs, how), found)
+
+
+def test_compiled_sums_of_more_events_than_8_bits_hold(compiled):
+    """Each of 600 neurons sends the same spike to rows of weights of one sign."""
+    from nanospike.arrays import fused_integer
+
+    spikes = np.ones(600, np.int8)
+    spikes[1::3] = -1
+    lists, sizes = np.zeros((2, 608), np.int16), np.zeros(2, np.int64)
+    fused_integer._events(spikes, lists, sizes)
+    assert sizes.tolist() == [400, 200] and (np.sort(lists[0, :400]) == np.flatnonzero(spikes > 0)).all()
+    tile = np.random.default_rng(0).integers(-1, 2, (600, fused_integer.COLUMNS)).astype(np.int8)
+    tile[:, 0], tile[:, 1] = spikes, -spikes
+    total = np.arange(100, dtype=np.int32)
+    fused_integer._add_up(lists, sizes, tile, np.empty(fused_integer.COLUMNS, np.int8), total)
+    np.testing.assert_array_equal(total, np.arange(100) + (spikes.astype(int) @ tile)[:100])
+    assert total[0] == 600 and total[1] == 1 - 600
+
+
+@pytest.mark.parametrize("arithmetic", ["integer", "float"])
+def test_where_logits_alone_are_asked_for_the_last_encoder_runs_for_the_first_tokens(arithmetic, monkeypatch):
+    student, inputs = integer_student(3, spikes="signed"), random_batch(3, (5, 2, 7))
+    how = SpikingRun(time_steps=4, record=(1, 2, 4), arithmetic=arithmetic)
+    whole = student.run(inputs, how)
+    widths = {}
+    saw = integer_run.IntegerNeurons.__call__
+    watched = lambda neurons, population, drives: (  # noqa: E731
+        widths.update({population: np.shape(drives)[-2]}) or saw(neurons, population, drives)
+    )
+    monkeypatch.setattr(integer_run.IntegerNeurons, "__call__", watched)
+    alone = student.run(inputs, dataclasses.replace(how, logits_alone=True))
+    for step, logits in whole.logits.items():
+        np.testing.assert_allclose(alone.logits[step], logits, rtol=1e-12, atol=1e-12)
+    assert alone.rates == alone.spike_counts == {}
+    assert alone.output_rates[4].shape == (3, 1, 24)
+    if arithmetic == "integer":
+        assert {name for name, width in widths.items() if width == 1} == {
+            f"encoder.1.{name}" for name in ("attention", "attention_output", "intermediate", "output")
+        }
+    for more in ({"count": True}, {"keep_rates": True}, {"probes": (Probe("embedding"),)}):
+        with pytest.raises(InputError, match=f"logits_alone: found {next(iter(more))}"):
+            student.run(inputs, dataclasses.replace(how, logits_alone=True, **more))
 
 
 def test_masters_and_the_file_that_they_are_packed_into_give_the_same(tmp_path):
