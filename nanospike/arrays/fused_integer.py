@@ -6,9 +6,9 @@ weights where spikes arrive, in 8 bits, so that what nobody sends costs nothing.
 Axes: T time steps of a sweep, B examples, L tokens, R = B L rows, I inputs, O outputs, W neurons, D hidden, H heads.
 """
 
+import numba
 import numpy as np
 from llvmlite import ir
-from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -59,7 +59,7 @@ def _append_eight(typingctx, places, byte, base, events, size):
         builder.store(builder.add(found, bases), _vector_at(builder, pointer(3), arguments[4], short), align=2)
         return context.get_dummy_value()
 
-    return types.void(places, types.int64, types.int16, events, types.int64), generate
+    return numba.types.void(places, numba.int64, numba.int16, events, numba.int64), generate
 
 
 @exact
@@ -113,8 +113,8 @@ def _sum_rows(typingctx, tile, plus, plus_begin, plus_end, minus, minus_begin, m
             builder.store(builder.load(total), place(pointer(7), at), align=1)
         return context.get_dummy_value()
 
-    places = (types.int64,) * 2
-    return types.void(tile, plus, *places, minus, *places, sums), generate
+    places = (numba.int64,) * 2
+    return numba.types.void(tile, plus, *places, minus, *places, sums), generate
 
 
 @exact

@@ -1,5 +1,5 @@
 """The integer network with compiled encoders (arrays/fused_integer.py). What they compute: integer_run.py, which is the
-reference; only twins.py chooses between them.
+reference; only twins.py says which is used.
 
 Axes: T time steps of a sweep, B examples, L tokens, W neurons of several populations side by side, R rows of them.
 """

@@ -17,7 +17,6 @@ import numpy as np
 from ..arrays.ops import merge_heads, split_heads
 from ..arrays.ops_shift import LEAST_POWER
 from ..config.errors import InputError
-from . import twins
 from .integer import EXPONENTS, LOUDEST, POWERS, SCORE_BITS, embedding_rows
 from .integer_load import integers, require_integer
 from .membranes import Neurons, Population
@@ -29,18 +28,18 @@ FAR = 2**30  # products of counts that padding is behind the best key
 NEVER = 31  # 2^bits shifted to the right by so much is 0
 
 
-def simulate_integer(student, constants, inputs, how):
+def simulate_integer(student, constants, inputs, how, kind=None):
     """The simulate.Simulation of a SpikingRun in integers; scaled as that of floats is.
 
     student: one that computes with low-bit weights (Student.computing); constants: those that it has for `how`
-    (constants_for). inputs: (ids, mask, segments) (B, L), known to be right.
+    (constants_for). inputs: (ids, mask, segments) (B, L), known to be right. kind: of network, IntegerNetwork unless
+    given.
     """
     unit = constants.logit_scale
     if how.margin is not None:  # logits are in units of logit_scale / t
         how = replace(how, margin=how.margin / unit, margin_decay=how.margin_decay - 1)
     neurons = IntegerNeurons(how, student.config, constants, inputs[1])
-    network = twins.integer_network(student.config) or IntegerNetwork
-    found = simulate(network.on(constants, student, *inputs), neurons)
+    found = simulate((kind or IntegerNetwork).on(constants, student, *inputs), neurons)
     return _scaled(found, unit, student.tree["classifier"]["bias"].dtype)
 
 

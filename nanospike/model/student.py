@@ -11,7 +11,7 @@ from ..arrays.tree import dense_gradients, leaves
 from ..arrays.workers import ALONE
 from ..config.errors import InputError
 from ..files.model_files import write_model
-from . import bert, equilibrium, loss, settling
+from . import bert, equilibrium, loss, settling, twins
 from .bert import TeacherOutput
 from .counting import Neuron, lines
 from .equilibrium import Loop
@@ -179,7 +179,10 @@ class Student:
         student = self.computing()
         constants = constants_for(student, how)
         lines = functools.partial(_with_lines, config=self.config, tree=student.tree, how=how)
-        return lambda inputs: lines(simulate_integer(student, constants, inputs, how))
+        kind = None
+        if twins.integers(self.config):
+            from .integer_fused import FusedNetwork as kind
+        return lambda inputs: lines(simulate_integer(student, constants, inputs, how, kind))
 
     def _simulate(self, network, how, learn=None):
         if self.config.activation == "ann":

@@ -75,13 +75,9 @@ def differential(current, v_th):
     return _shift_kernels(current).differential
 
 
-def integer_network(config):
-    """The compiled integer_run.IntegerNetwork, or None."""
-    if not _state["host"] or max(config.hidden_size, *config.intermediate_widths) > MOST_EVENTS:
-        return None
-    from .integer_fused import FusedNetwork
-
-    return FusedNetwork
+def integers(config):
+    """Whether integer_fused.FusedNetwork serves in the place of integer_run.IntegerNetwork."""
+    return _state["host"] and max(config.hidden_size, *config.intermediate_widths) <= MOST_EVENTS
 
 
 def rate(current, v_th):

@@ -286,10 +286,10 @@ def test_compiled_encoders_give_the_same_numbers(compiled, spikes, more):
         options = {"weights": ("ternary", "binary")[seed % 2], "half_steps": seed in (1, 2), "own": 0 < seed < 3}
         student, inputs = integer_student(seed, spikes=spikes, **options, **sizes), random_batch(seed, (7, 1, 4, 9))
         how = SpikingRun(time_steps=6, spikes=spikes, window=0.1 * (seed == 1), arithmetic="integer", **more)
-        assert twins.integer_network(student.config)
+        assert twins.integers(student.config)
         found = student.run(inputs, how)
         with twins.portable():
-            assert twins.integer_network(student.config) is None
+            assert not twins.integers(student.config)
             same(student.run(inputs, how), found)
 
 
