@@ -39,22 +39,56 @@ def global_norm(grads, workers=ALONE):
         flat = (grads[name].rows()[1] if isinstance(grads[name], RowSum) else grads[name]).reshape(-1)
         return flat @ flat
 
-    found = workers.map(lambda names: {n: square(n) for n in names}, evenly_shared(grads, workers.size))
+    sizes = {n: g.size for n, g in grads.items()}
+    found = workers.map(lambda names: {n: square(n) for n in names}, evenly_shared(sizes, workers.size))
     by_name = {n: value for some in found for n, value in some.items()}
     squares = [by_name[n] for n in grads]  # summed in their own order, whoever shares them
     total = float(namespace(*squares).stack(squares).astype(float).sum())  # the one wait for the device
     return math.sqrt(total) if total >= 0 else math.nan
 
 
-def evenly_shared(arrays, count):
-    """The names of {name: array or RowSum} in at most `count` lists of about as many numbers each: one task a worker,
-    where one for each of many small arrays would take longer to hand out than to do."""
+def evenly_shared(sizes, count):
+    """What is named in {name: size}, in at most `count` lists of about the same size: one task a worker, where one for
+    each of many small arrays would take longer to hand out than to do."""
     lists, loads = [[] for _ in range(count)], [0] * count
-    for name in sorted(arrays, key=lambda n: arrays[n].size, reverse=True):
+    for name in sorted(sizes, key=sizes.get, reverse=True):
         least = loads.index(min(loads))
         lists[least].append(name)
-        loads[least] += arrays[name].size
+        loads[least] += sizes[name]
     return [names for names in lists if names]
+
+
+class Together:
+    """Small parameters whose moments lie one after the other, so that they move at once. names: in that order."""
+
+    def __init__(self, parameters):
+        self.names, self.decays = list(parameters), decays(next(iter(parameters)))
+        self.ends = np.cumsum([p.size for p in parameters.values()])[:-1]
+        like = next(iter(parameters.values()))
+        self.size = sum(p.size for p in parameters.values())
+        self.mean, self.square = (namespace(like).zeros(self.size, like.dtype) for _ in range(2))
+
+    def moments(self, parameters):
+        """{name: (mean, square)}, views of the shapes of the parameters."""
+        means, squares = (np.split(flat, self.ends) for flat in (self.mean, self.square))
+        return {
+            n: (m.reshape(parameters[n].shape), v.reshape(parameters[n].shape))
+            for n, m, v in zip(self.names, means, squares, strict=True)
+        }
+
+
+def together(parameters):
+    """[Together] of the small parameters on the host: up to CHUNK numbers each, of one dtype, that decay or do not."""
+    groups, open_groups = [], {}
+    for name, p in parameters.items():
+        if namespace(p) is not np or p.size > CHUNK // 2:
+            continue
+        group = open_groups.get((decays(name), p.dtype))
+        if group is None or sum(q.size for q in group.values()) + p.size > CHUNK:
+            group = open_groups[decays(name), p.dtype] = {}
+            groups.append(group)
+        group[name] = p
+    return [Together(group) for group in groups]
 
 
 def decays(name):
@@ -87,7 +121,9 @@ class AdamW:
         self.parameters, self.weight_decay, self.betas, self.eps = parameters, weight_decay, betas, eps
         self.step, self.log_norm, self.exploded = 0, None, 0
         require_contiguous(parameters)
-        self.moments = {n: (p * 0, p * 0) for n, p in parameters.items()}
+        self.together = together(parameters)
+        small = {n: pair for group in self.together for n, pair in group.moments(parameters).items()}
+        self.moments = {n: small[n] if n in small else (p * 0, p * 0) for n, p in parameters.items()}
 
     def update(self, grads, learning_rate, max_norm=None, workers=ALONE):
         """One step on {name: array or RowSum}; returns the gradients' norm before clipping.
@@ -102,11 +138,19 @@ class AdamW:
         clip = min(1.0, max_norm / norm) if max_norm and norm > 0 else 1.0
         self.step += 1
 
-        def share(names):
-            for name in names:
-                self._update(name, grads[name], clip, learning_rate)
+        whole = {i: group for i, group in enumerate(self.together) if self._moves_at_once(group, grads)}
+        grouped = {n for group in whole.values() for n in group.names}
+        sizes = {i: group.size for i, group in whole.items()}
+        sizes |= {n: g.size for n, g in grads.items() if n not in grouped}
 
-        workers.map(share, evenly_shared(grads, workers.size))
+        def share(some):
+            for name in some:
+                if name in whole:
+                    self._move_together(whole[name], grads, clip, learning_rate)
+                else:
+                    self._update(name, grads[name], clip, learning_rate)
+
+        workers.map(share, evenly_shared(sizes, workers.size))
         return norm
 
     def check(self):
@@ -134,31 +178,57 @@ class AdamW:
         else:
             self._move(parameter, mean, square, g, clip, learning_rate, decay)
 
-    def _move(self, parameter, mean, square, g, clip, learning_rate, decay):
-        xp = namespace(parameter, g)
+    def _moves_at_once(self, group, grads):
+        """Whether all of a Together have gradients as arrays, and no compiled form takes one after the other."""
+        if any(isinstance(grads.get(n, 0), (int, RowSum)) for n in group.names):
+            return False
+        return not twins.update(self.parameters[group.names[0]], group.mean)
+
+    def _move_together(self, group, grads, clip, learning_rate):
+        gradient = np.concatenate([grads[n].reshape(-1) for n in group.names])
+        step = np.empty_like(gradient)
+        self._step(group.mean, group.square, gradient, step, clip, learning_rate)
+        keep = 1 - learning_rate * self.weight_decay
+        for name, part in zip(group.names, np.split(step, group.ends), strict=True):
+            parameter = self.parameters[name].reshape(-1)
+            if group.decays and keep < 1:
+                parameter *= keep
+            parameter -= part
+
+    def _step(self, m, v, d, t, clip, learning_rate):
+        """Move the moments m, v by a gradient d; t becomes what the parameter is to lose."""
+        xp, (rate, eps), (b1, b2) = namespace(d), self._rates(learning_rate), self.betas
+        xp.multiply(d, (1 - b1) * clip, out=t)
+        m *= b1
+        m += t
+        xp.multiply(d, d, out=t)
+        t *= (1 - b2) * clip * clip
+        v *= b2
+        v += t
+        xp.sqrt(v, out=t)
+        t += eps
+        xp.divide(m, t, out=t)
+        t *= rate
+
+    def _rates(self, learning_rate):
+        """Of this step, with what corrects the bias of moments that began with 0: learning rate, epsilon."""
         b1, b2 = self.betas
-        rate = learning_rate * math.sqrt(1 - b2**self.step) / (1 - b1**self.step)
-        eps = self.eps * math.sqrt(1 - b2**self.step)
+        unbiased = math.sqrt(1 - b2**self.step)
+        return learning_rate * unbiased / (1 - b1**self.step), self.eps * unbiased
+
+    def _move(self, parameter, mean, square, g, clip, learning_rate, decay):
+        xp, (b1, b2) = namespace(parameter, g), self.betas
         flat = [a.reshape(-1) for a in (parameter, mean, square, g)]  # views: all are contiguous
         if compiled := twins.update(*flat):
+            rate, eps = self._rates(learning_rate)
             compiled(*flat, (clip, rate, eps, 1 - decay, b1, 1 - b1, b2, 1 - b2))
             return
         chunk = min(CHUNK, g.size) if xp is np else g.size  # a device takes all of it at once
         scratch = xp.empty(chunk, g.dtype)
         for start in range(0, g.size, chunk):
             p, m, v, d = (a[start : start + chunk] for a in flat)
-            t = scratch[: p.size]
-            xp.multiply(d, (1 - b1) * clip, out=t)
-            m *= b1
-            m += t
-            xp.multiply(d, d, out=t)
-            t *= (1 - b2) * clip * clip
-            v *= b2
-            v += t
-            xp.sqrt(v, out=t)
-            t += eps
-            xp.divide(m, t, out=t)
-            t *= rate
+            step = scratch[: p.size]
+            self._step(m, v, d, step, clip, learning_rate)
             if decay:
                 p *= 1 - decay
-            p -= t
+            p -= step

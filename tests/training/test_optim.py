@@ -165,12 +165,44 @@ def test_shares_of_about_as_many_numbers(count):
     rows = RowSum((50, 4))
     rows.add(np.array([1, 3]), np.ones((2, 4)))
     rows.add(np.array([1]), np.ones((1, 4)))
-    arrays = {"large": np.ones(20), "rows": rows, "middle": np.ones((2, 5)), **{str(i): np.ones(1) for i in range(6)}}
-    shares = evenly_shared(arrays, count)
-    assert sorted(n for names in shares for n in names) == sorted(arrays) and len(shares) == count
-    loads = [sum(arrays[n].size for n in names) for names in shares]
+    sizes = {"large": 20, "rows": rows.size, "middle": 10, **{str(i): 1 for i in range(6)}}
+    shares = evenly_shared(sizes, count)
+    assert sorted(n for names in shares for n in names) == sorted(sizes) and len(shares) == count
+    loads = [sum(sizes[n] for n in names) for names in shares]
     assert sum(loads) == 48 and max(loads) == {1: 48, 2: 24, 3: 20}[count]
-    assert evenly_shared({"one": np.ones(3)}, count) == [["one"]] and evenly_shared({}, count) == []
+    assert evenly_shared({"one": 3}, count) == [["one"]] and evenly_shared({}, count) == []
+
+
+def test_small_parameters_move_at_once_as_they_would_alone():
+    """Moments are slices of one array, by decay and dtype; where a gradient is of rows, or none, each moves alone."""
+    rng = np.random.default_rng(5)
+    shapes = {"a.weight": (3, 4), "a.bias": (4,), "b.weight": (300, 300), "c.weight": (5, 2), "LayerNorm.weight": (7,)}
+    start = {n: rng.standard_normal(s).astype("f") for n, s in shapes.items()} | {"d.bias": rng.standard_normal(3)}
+    together, alone = ({n: p.copy() for n, p in start.items()} for _ in range(2))
+    several, single = AdamW(together), {n: AdamW({n: p}) for n, p in alone.items()}
+    assert [group.names for group in several.together] == [
+        ["a.weight", "c.weight"],
+        ["a.bias", "LayerNorm.weight"],
+        ["d.bias"],
+    ]
+    for update in range(4):
+        grads = {n: rng.standard_normal(p.shape).astype(p.dtype) for n, p in start.items()}
+        if update == 1:
+            del grads["c.weight"]
+        if update == 2:
+            rows = RowSum((3, 4))
+            rows.add(np.array([1]), np.ones((1, 4), "f"))
+            grads["a.weight"] = rows
+        for optimizer in single.values():
+            optimizer.step = several.step
+        several.update(grads, 1e-2)
+        for n, g in grads.items():
+            single[n].update({n: g}, 1e-2)
+        for n, p in together.items():
+            np.testing.assert_array_equal(p, alone[n], err_msg=f"{n}, update {update}")
+            for mine, theirs in zip(several.moments[n], single[n].moments[n], strict=True):
+                np.testing.assert_array_equal(mine, theirs, err_msg=n)
+    assert several.moments["c.weight"][0].base is several.moments["a.weight"][0].base
 
 
 def test_any_number_of_workers_updates_to_the_same_bits():
