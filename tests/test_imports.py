@@ -142,6 +142,7 @@ def test_optional_packages_are_never_needed_at_the_top_of_a_module():
     for path in PATHS.values():
         compiled = path.name in (
             "fused_cpu.py",
+            "fused_events.py",
             "fused_integer.py",
             "fused_shift.py",
             "half_products.py",

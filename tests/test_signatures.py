@@ -15,7 +15,7 @@ PUBLIC = {  # the public surface keeps its keywords
 
 
 # numba's functions take arrays and numbers, no records
-COMPILED = {"arrays/fused_cpu.py", "arrays/fused_integer.py", "arrays/fused_shift.py"}
+COMPILED = {f"arrays/fused_{name}.py" for name in ("cpu", "events", "integer", "shift")}
 
 
 def functions(path):

@@ -127,11 +127,14 @@ class Encoder:
 class Integers:
     """A whole student but for its tables, of whose rows `embedding_rows` makes integers.
 
-    signs (D,) int32: -1 where the gain of the embedding's norm is negative. classifier (D, C) int32, class_bias (C,)
-    int32: logits in units of logit_scale / t. made: what is made of these when it is first needed.
+    signs (D,) int32: -1 where the gain of the embedding's norm is negative. places (n, D), segments (n, D) int32: rows
+    of their tables, in units of 2^-embedded.point. classifier (D, C) int32, class_bias (C,) int32: logits in units of
+    logit_scale / t. made: what is made of these when it is first needed.
     """
 
     signs: Any
+    places: Any
+    segments: Any
     embedded: Norm
     embedding: Cells
     encoders: tuple
@@ -167,13 +170,9 @@ class Integers:
 
 def embedding_rows(tree, constants, input_ids, token_type_ids):
     """Sums of table rows in units of 2^-constants.embedded.point.   ids (B, L)  ->  (B, L, D) int32"""
-    (words, places, segments), point, made = tables(tree), constants.embedded.point, constants.made
-    if len(made.get("places", ())) < input_ids.shape[1]:
-        made["places"] = whole(places[np.arange(input_ids.shape[1])], point)
-        made["segments"] = whole(segments[np.arange(segments.shape[0])], point)
-    total = whole(words[input_ids], point)
-    total += made["places"][: input_ids.shape[1]]
-    total += made["segments"][token_type_ids]
+    total = whole(tables(tree)[0][input_ids], constants.embedded.point)
+    total += constants.places[: input_ids.shape[1]]
+    total += constants.segments[token_type_ids]
     total *= constants.signs
     return total
 

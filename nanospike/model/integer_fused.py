@@ -28,7 +28,7 @@ class FusedNetwork(IntegerNetwork):
 
     def __init__(self, *parts):
         super().__init__(*parts)
-        self.real = self.mask != 0
+        self.real = np.ascontiguousarray(self.mask != 0)
 
     def sweep(self, neurons, fed_back=None, differentiable=False):
         self.step, first = np.int32(neurons.step), neurons.block[0][0]

@@ -49,8 +49,10 @@ def integers(tree, config):
         encoders.append(_encoder(p, config, lambda kind, i=i: v_th(f"encoder.{i}.{kind}"), (gain.item(), bits)))
     weight, bias = (np.asarray(tree["classifier"][name], np.float64) for name in ("weight", "bias"))
     scale = abs(weight).max() / (2 ** (CLASSIFIER_BITS - 1) - 1) or 1.0
+    every = lambda table: whole(table[np.arange(table.shape[0])], embedded.point)  # noqa: E731
     return Integers(
         signs,
+        *(every(table) for table in tables(tree)[1:]),
         embedded,
         embedding,
         tuple(encoders),

@@ -28,18 +28,18 @@ FAR = 2**30  # products of counts that padding is behind the best key
 NEVER = 31  # 2^bits shifted to the right by so much is 0
 
 
-def simulate_integer(student, constants, inputs, how, kind=None):
+def simulate_integer(student, constants, inputs, how, network=None):
     """The simulate.Simulation of a SpikingRun in integers; scaled as that of floats is.
 
     student: one that computes with low-bit weights (Student.computing); constants: those that it has for `how`
-    (constants_for). inputs: (ids, mask, segments) (B, L), known to be right. kind: of network, IntegerNetwork unless
-    given.
+    (constants_for). inputs: (ids, mask, segments) (B, L), known to be right. network: its class, unless
+    IntegerNetwork.
     """
     unit = constants.logit_scale
     if how.margin is not None:  # logits are in units of logit_scale / t
         how = replace(how, margin=how.margin / unit, margin_decay=how.margin_decay - 1)
     neurons = IntegerNeurons(how, student.config, constants, inputs[1])
-    found = simulate((kind or IntegerNetwork).on(constants, student, *inputs), neurons)
+    found = simulate((network or IntegerNetwork).on(constants, student, *inputs), neurons)
     return _scaled(found, unit, student.tree["classifier"]["bias"].dtype)
 
 

@@ -202,7 +202,7 @@ class Neurons:
     def spikes_fired(self, population, mask):
         """Spikes of the real tokens of mask (B, L) so far: (B,) int64."""
         fired = self.populations[population].fired
-        return (fired.sum(axis=2, dtype="int64") * mask[:, : fired.shape[1]]).sum(axis=1)
+        return (fired.sum(axis=2, dtype="int64") * mask).sum(axis=1)
 
     def keep(self, rows):
         self.scratch = {}

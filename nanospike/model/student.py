@@ -172,21 +172,27 @@ class Student:
         return self.prepared(how)(inputs)
 
     def prepared(self, how):
-        """run(inputs) -> Simulation of a SpikingRun, of the weights as they are now: what no input changes is done."""
+        """run(inputs) -> Simulation of a SpikingRun, with what no input changes done once, such as low-bit weights and
+        integers: whoever changes weights prepares anew. InputError where it is not for this student; see require_run.
+        """
+        self._require_spikes()
+        how, student = how.resolved(self.config), self.computing()
         if how.arithmetic != "integer":
-            alone = how.logits_alone and not self.config.recurrent
-            return lambda inputs: self._simulate(replace(self._network(*inputs), first_alone=alone), how)
-        student = self.computing()
-        constants = constants_for(student, how)
-        lines = functools.partial(_with_lines, config=self.config, tree=student.tree, how=how)
-        kind = None
+            # on a GPU a whole encoder is fused, which is faster than a part of one that is not
+            alone = how.logits_alone and not self.config.recurrent and self.device == "cpu"
+            return lambda inputs: student._simulate(replace(student._network(*inputs), first_alone=alone), how)
+        constants, network = constants_for(student, how), None
         if twins.integers(self.config):
-            from .integer_fused import FusedNetwork as kind
-        return lambda inputs: lines(simulate_integer(student, constants, inputs, how, kind))
+            from .integer_fused import FusedNetwork as network
+        found = lambda inputs: simulate_integer(student, constants, inputs, how, network)  # noqa: E731
+        return lambda inputs: _with_lines(found(inputs), self.config, student.tree, how)
 
-    def _simulate(self, network, how, learn=None):
+    def _require_spikes(self):
         if self.config.activation == "ann":
             raise InputError("simulate: this student is an ordinary BERT (activation ann): it has no spikes")
+
+    def _simulate(self, network, how, learn=None):
+        self._require_spikes()
         neurons = Neurons(how, self.config, settling.thresholds(self.tree))
         return _with_lines(simulate(network, neurons, learn), self.config, network.tree, how)
 

@@ -1,4 +1,5 @@
-"""Which blocks of the graph run fused: the one place where a twin is chosen. A block's portable form is the reference.
+"""Which blocks of the graph run fused: the one place that knows whether a twin serves. A block's portable form is the
+reference.
 
 A twin serves where its arrays are (a GPU, or float32 on a CPU after use_fast) and where it can do what is asked; the
 portable form does otherwise. Twins are not imported where they cannot be used.
@@ -15,7 +16,7 @@ from ..arrays.backend import has_kernels, joined, namespace, side_by_side
 
 GELU = ("gelu", "gelu_python")  # values of hidden_act that the twin of an encoder computes
 WIDEST = 16 * 1024  # bytes of a row: the kernels keep three in a block's shared memory
-MOST_EVENTS = 2**15  # that the compiled events of a population have numbers for
+NUMBERED = 2**15  # neurons of a population that compiled events have numbers for
 SINGLE = {np.dtype(np.float32)}
 SINGLE_OR_DOUBLE = SINGLE | {np.dtype(np.float64)}
 
@@ -77,7 +78,7 @@ def differential(current, v_th):
 
 def integers(config):
     """Whether integer_fused.FusedNetwork serves in the place of integer_run.IntegerNetwork."""
-    return _state["host"] and max(config.hidden_size, *config.intermediate_widths) <= MOST_EVENTS
+    return _state["host"] and max(config.hidden_size, *config.intermediate_widths) <= NUMBERED
 
 
 def rate(current, v_th):

@@ -53,7 +53,6 @@ class Classifier:
             raise InputError(f"{directory}: an ordinary BERT (activation ann): it has no spikes to run")
         how = _how(time_steps, self.student.raw_config, Path(directory) / "config.json")
         self.how = replace(how, arithmetic=arithmetic, logits_alone=True)
-        self.student.require_run(self.how)
         self._run = self.student.prepared(self.how)
         self.names = label_names(directory)
         self.workers = Workers(workers, device)

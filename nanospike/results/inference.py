@@ -111,10 +111,10 @@ def run_student(student, data, time_steps, how=SpikingRun(), batch_size=0, worke
     steps = sorted(set(time_steps)) if spiking else []
     if spiking:
         how = replace(how, time_steps=max(steps, default=1), record=tuple(steps)).resolved(student.config)
-    run, counts = student.prepared(how) if steps else None, Sum()
+    simulate, counts = student.prepared(how) if steps else None, Sum()
 
     def measure(index):
-        part = _measured(student, run, collate(data, index, student.device), steps)
+        part = _measured(student, simulate, collate(data, index, student.device), steps)
         counts.add(part.pop("counts", None))
         return part
 
@@ -178,7 +178,7 @@ def _looked_at(settled, mask):
     return {name: (sums[name], *marks) for name, marks in silent_and_full(settled.rates, mask).items()}
 
 
-def _measured(student, run, batch, steps):
+def _measured(student, simulate, batch, steps):
     """What one batch adds to run_student: logits on the host, and sums over its tokens or examples."""
     inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
     settled = student.equilibrium(*inputs)
@@ -191,7 +191,7 @@ def _measured(student, run, batch, steps):
     del settled  # the rates of all populations are not needed through the simulation
     if not steps:
         return found
-    run = run(inputs)
+    run = simulate(inputs)
     width = sum(rates.shape[2] for rates in run.rates.values())
     per_step = sum(to_host(c).astype(float) for c in run.spike_counts.values()) / run.steps  # (B,)
     found |= {"fired": float(per_step.sum()) / width, "steps": int(run.steps.sum()), "counts": run.counts}

@@ -3,6 +3,8 @@
 import dataclasses
 import re
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import exact
@@ -268,44 +270,96 @@ def test_several_steps_in_one_sweep_are_those_steps(monkeypatch, spikes):
     assert sweeps[3:] == [1] * 7
 
 
-COMPILED = [  # fields of a SpikingRun
+COMPILED = [  # fields of a SpikingRun; margin "some": one that stops some texts early
     {"record": (1, 2, 6), "count": True},
     {"keep_rates": True, "record": (2,)},
     {"probes": (Probe("encoder.1.intermediate"), Probe("embedding"), Probe("encoder.0.key"))},
-    {"margin": 0.4, "margin_decay": 1.0, "record": (1, 2, 3, 4, 5)},
-    {"logits_alone": True, "margin": 0.4, "record": (1, 2, 3, 4, 5)},
+    {"margin": "some", "record": (2, 4)},
+    {"logits_alone": True, "margin": "some", "record": (2, 4)},
 ]
+SEVERAL_TILES = {"hidden_size": 264, "intermediate_size": 150, "num_attention_heads": 4}
 
 
 @pytest.mark.parametrize("more", COMPILED, ids=lambda more: ",".join(more))
 @pytest.mark.parametrize("spikes", SPIKES)
 def test_compiled_encoders_give_the_same_numbers(compiled, spikes, more):
-    """Widths that are no multiple of 8 or of a tile, texts of several lengths, thresholds of every neuron's own."""
+    """Widths that are no multiple of 8 or of a tile, texts of several lengths, thresholds of each neuron, padding
+    in front and within, a mask in another order."""
     for seed in range(4):
-        sizes = {"hidden_size": 20, "intermediate_size": 150} if seed == 3 else {}
+        sizes = {0: {"hidden_size": 20, "intermediate_size": 150}, 3: SEVERAL_TILES}.get(seed, {})
         options = {"weights": ("ternary", "binary")[seed % 2], "half_steps": seed in (1, 2), "own": 0 < seed < 3}
-        student, inputs = integer_student(seed, spikes=spikes, **options, **sizes), random_batch(seed, (7, 1, 4, 9))
-        how = SpikingRun(time_steps=6, spikes=spikes, window=0.1 * (seed == 1), arithmetic="integer", **more)
+        student, inputs = integer_student(seed, spikes=spikes, **options, **sizes), random_batch(seed, (7, 1, 4, 9, 5))
+        inputs[1][2, [0, 2]] = 0
+        inputs = inputs[0], np.asfortranarray(inputs[1]), inputs[2]
+        how = SpikingRun(time_steps=6, spikes=spikes, window=0.1 * (seed == 1), arithmetic="integer", record=(2, 4))
+        if "margin" in more:
+            leads = np.diff(np.sort(student.run(inputs, how).logits[2], axis=1)[:, -2:], axis=1)
+            more = more | {"margin": float(np.median(leads))}
+        how = dataclasses.replace(how, **more)
         assert twins.integers(student.config)
         found = student.run(inputs, how)
         with twins.portable():
             assert not twins.integers(student.config)
             same(student.run(inputs, how), found)
+        assert ("margin" not in more) or 1 < len(set(found.steps))
+
+
+def test_padding_has_no_weight_where_scores_are_next_to_nothing(compiled):
+    """Thresholds of queries and keys so small that every score is within half a power of two of the best."""
+    student = with_thresholds(integer_student(0, spikes="signed"))
+    for name, value in student.parameters().items():
+        if name.endswith(("query", "key")) and name.startswith("thresholds"):
+            value[...] = 0.003
+    inputs, how = random_batch(0, (1, 9, 4)), SpikingRun(time_steps=64, arithmetic="integer")
+    found = student.run(inputs, how)
+    with twins.portable():
+        same(student.run(inputs, how), found)
+    alone = student.run([part[:1, :1] for part in inputs], how)
+    np.testing.assert_array_equal(alone.logits[64][0], found.logits[64][0])
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_many_threads_may_begin_with_texts_of_several_lengths(fast, request):
+    if fast:
+        request.getfixturevalue("compiled")
+    student = integer_student(1, spikes="signed", max_position_embeddings=64)
+    rng, how = np.random.default_rng(0), SpikingRun(time_steps=2, arithmetic="integer", logits_alone=True)
+    texts = [np.arange(length)[None] % 40 for length in rng.integers(1, 64, 16)]
+    inputs = [(ids, np.ones_like(ids), ids * 0) for ids in texts]
+    expected = [student.run(i, how).logits[2] for i in inputs]
+    for _ in range(5):
+        run, start = student.prepared(how), threading.Barrier(len(inputs))
+        begin = lambda i: (start.wait(), run(i))[1].logits[2]  # noqa: B023, E731
+        with ThreadPoolExecutor(len(inputs)) as pool:
+            for found, logits in zip(pool.map(begin, inputs), expected, strict=True):
+                np.testing.assert_array_equal(found, logits)
+
+
+@pytest.mark.parametrize("arithmetic", ["integer", "float"])
+def test_what_is_prepared_is_of_the_weights_that_there_were(arithmetic):
+    student, inputs = integer_student(2, spikes="signed"), random_batch(2)
+    how = SpikingRun(time_steps=3, arithmetic=arithmetic)
+    run, before = student.prepared(how), student.run(inputs, how).logits[3]
+    student.parameters()["encoder.layer.0.intermediate.dense.weight"][...] *= -1
+    np.testing.assert_array_equal(run(inputs).logits[3], before)
+    assert (student.prepared(how)(inputs).logits[3] != before).any()
+    with pytest.raises(InputError, match="initial: found 3"):
+        student.prepared(dataclasses.replace(how, initial=3.0))
 
 
 def test_compiled_sums_of_more_events_than_8_bits_hold(compiled):
     """Each of 600 neurons sends the same spike to rows of weights of one sign."""
-    from nanospike.arrays import fused_integer
+    from nanospike.arrays import fused_events
 
     spikes = np.ones(600, np.int8)
     spikes[1::3] = -1
     lists, sizes = np.zeros((2, 608), np.int16), np.zeros(2, np.int64)
-    fused_integer._events(spikes, lists, sizes)
+    fused_events._events(spikes, lists, sizes)
     assert sizes.tolist() == [400, 200] and (np.sort(lists[0, :400]) == np.flatnonzero(spikes > 0)).all()
-    tile = np.random.default_rng(0).integers(-1, 2, (600, fused_integer.COLUMNS)).astype(np.int8)
+    tile = np.random.default_rng(0).integers(-1, 2, (600, fused_events.COLUMNS)).astype(np.int8)
     tile[:, 0], tile[:, 1] = spikes, -spikes
     total = np.arange(100, dtype=np.int32)
-    fused_integer._add_up(lists, sizes, tile, np.empty(fused_integer.COLUMNS, np.int8), total)
+    fused_events._add_up(lists, sizes, tile, np.empty(fused_events.COLUMNS, np.int8), total)
     np.testing.assert_array_equal(total, np.arange(100) + (spikes.astype(int) @ tile)[:100])
     assert total[0] == 600 and total[1] == 1 - 600
 
