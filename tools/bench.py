@@ -14,8 +14,9 @@ step        one distillation step (teacher, equilibrium, adjoint, update) on rea
             GFLOP/s of useful work (no padding) over the sgemm peak of the same run; peak memory of each
 simulation  one simulated step over one equilibrium forward, and T = 32 over the SST-2 dev set with --dev, in whole
             numbers, too, if the student can
-sentence    one sentence by one worker, the model loaded: milliseconds at T = 4, and T = 16 over its equilibrium; the
-            same in whole numbers, of a student without multiplications (4 x 128: untrained; 3 x 384: the bundled one)
+sentence    one sentence by one worker, the model loaded: milliseconds at T = 4, and T = 16 over its equilibrium, of an
+            untrained hybrid; the logits of a student without multiplications (4 x 128: untrained; 3 x 384: the bundled
+            one) in floats and in whole numbers, and its equilibrium
 start       `import nanospike`, and a first prediction with the 3 x 384 student: seconds and resident memory
 growth      time and memory with batch, length, T, width, depth, examples and workers: see growth.py
 
@@ -51,7 +52,6 @@ from nanospike.files.bundled import bundled
 from nanospike.files.model_files import read_json, read_tensors, write_json, write_tensors
 from nanospike.model import twins
 from nanospike.model.bert import parameter_shapes
-from nanospike.model.loading import load_held
 from nanospike.model.loss import Totals
 from nanospike.model.simulate import SpikingRun
 from nanospike.model.teacher import Teacher, load_teacher, with_classifier
@@ -99,10 +99,10 @@ def prepare(directory, name, minilm, data_dir):
     teacher.save(directory / "teacher")
     student.save(directory / "student")
     if name == "3x384":
-        shutil.copytree(bundled("student"), directory / "integers")
+        shutil.copytree(bundled("student"), directory / "shift")
     else:
         bits = {"num_hidden_layers": encoders, "operators": "shift", "weights": "ternary", "spikes": "signed"}
-        nanospike.init_student(shape | bits, teacher).save(directory / "integers")
+        nanospike.init_student(shape | bits, teacher).save(directory / "shift")
     batches = {}
     for i, index in zip(range(BATCHES), batch_order(data.lengths, batch_size, 0), strict=False):
         batch = collate(data, index)
@@ -131,7 +131,7 @@ class Ours:
     def __init__(self, directory, workers):
         self.workers = Workers(workers)
         teacher, self.student = load_teacher(directory / "teacher"), nanospike.load_student(directory / "student")
-        self.integers, self.prepared = directory / "integers", {}
+        self.shift, self.prepared = nanospike.load_student(directory / "shift"), {}
         for model in (teacher, self.student):
             twins.arrange(model.tree)
         options = Distill(stages=("internal",), encoders=self.student.config.num_hidden_layers)
@@ -170,14 +170,17 @@ class Ours:
         ids, mask = next((i[:1], m[:1]) for i, m in self.batches if m[0].sum() >= SENTENCE)
         return ids[:, :SENTENCE], mask[:, :SENTENCE]
 
-    def whole(self, steps):
-        """The logits of one sentence in whole numbers."""
-        if steps not in self.prepared:
-            student = load_held(self.integers, "cpu")
-            how = SpikingRun(time_steps=steps, arithmetic="integer", logits_alone=True)
-            self.prepared[steps] = student.prepared(how)
+    def logits(self, steps, arithmetic):
+        """Those of one sentence, of the student without multiplications; at 0 steps its equilibrium."""
+        how = SpikingRun(time_steps=max(steps, 1), arithmetic=arithmetic, logits_alone=True)
+        if how not in self.prepared:
+            self.prepared[how] = self.shift.prepared(how)
         ids, mask = self.one()
-        self.prepared[steps]((ids, mask, ids * 0))
+        with self.workers.one_blas_thread():
+            if steps:
+                self.prepared[how]((ids, mask, ids * 0))
+            else:
+                self.shift.equilibrium(ids, mask)
         return 0.0
 
     def sentence(self, steps):
@@ -228,8 +231,8 @@ def serve(directory, workers):
             answer = timed(lambda: ours.simulated(n), 1)  # noqa: B023
         elif what == "sentence":
             answer = timed(lambda: ours.sentence(n), 9)  # noqa: B023
-        elif what == "whole":
-            answer = timed(lambda: ours.whole(n), 9)  # noqa: B023
+        elif what == "logits":
+            answer = timed(lambda: ours.logits(n, rest[1]), 9)  # noqa: B023
         elif what == "gemm":
             answer = {"gflops": gemm(n, n, n)}
         elif what == "layer":
@@ -334,13 +337,18 @@ def one_sentence(options, directory):
         prepare(directory / name, name, options.minilm, options.data_dir)
         program, rows = ours_on(directory / name, 1), []
         for _ in range(options.rounds + 1):
-            commands = "sentence 0", "sentence 4", "sentence 16", "whole 4", "whole 16"
-            settled, *others = (1000 * statistics.median(program.ask(c)["seconds"]) for c in commands)
-            four, sixteen, whole_four, whole_sixteen = others
-            rows.append((four, sixteen / settled, whole_four, whole_sixteen, whole_four / four))
+            ms = lambda command: 1000 * statistics.median(program.ask(command)["seconds"])  # noqa: B023, E731
+            row = {"hybrid, T = 4": ms("sentence 4"), "hybrid, T = 16 over its equilibrium": ms("sentence 16")}
+            row["hybrid, T = 16 over its equilibrium"] /= ms("sentence 0")
+            settled = ms("logits 0 float")
+            for arithmetic in ("float", "integer"):
+                four, sixteen = (ms(f"logits {t} {arithmetic}") for t in (4, 16))
+                row |= {f"{arithmetic}, T = 4": four, f"{arithmetic}, T = 16": sixteen}
+                row[f"{arithmetic}, T = 16 over its equilibrium"] = sixteen / settled
+            row["integer over float, T = 4"] = row["integer, T = 4"] / row["float, T = 4"]
+            rows.append(row)
         program.close()
-        names = "ms_at_4", "16_over_equilibrium", "integers_ms_at_4", "integers_ms_at_16", "integers_over_floats_at_4"
-        found[name] = {n: quartiles(column) for n, column in zip(names, zip(*rows[1:], strict=True), strict=True)}
+        found[name] = {n: quartiles([row[n] for row in rows[1:]]) for n in rows[0]}
     return found
 
 
@@ -356,8 +364,7 @@ def dev_set(options, directory, steps=32):
         began = time.perf_counter()
         _, facts = run_student(student, data, [steps], SpikingRun(arithmetic=arithmetic), workers=Workers(0))
         found[f"dev_seconds_{arithmetic}"] = round(time.perf_counter() - began, 1)
-        found[f"peak_memory_mb_{arithmetic}"] = facts["peak_memory_mb"]
-    return found
+    return found | {"peak_memory_mb": facts["peak_memory_mb"]}
 
 
 START = """
