@@ -191,6 +191,7 @@ def run(began, options, task, models, data, tokenizer, masking):
         student.raw_config |= calibrated(student, data["internal"], job.workers, few_steps)
     student.save(options.output_dir)
     save_tokenizer(tokenizer, options.output_dir)
+    student.directory = options.output_dir  # not its teacher's any more: there its weights have the bits that cost
     how = SpikingRun(drive=options.drive, count=student.config.activation != "ann")
     if student.config.headless:
         results = settling(options, student, data["general"], how, job.workers)

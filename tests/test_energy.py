@@ -44,6 +44,24 @@ def where(made):
     return ("--task", "sst-2", "--data-dir", made / "data", "--model", made / "student", "--workers", 1)
 
 
+def test_what_distill_writes_costs_weights_in_the_bits_in_which_it_stored_them(made, tmp_path):
+    """Of a packed student, whose teacher's file has other bits."""
+    nanospike.load_teacher(made / "teacher").save(tmp_path / "teacher", "float16")
+    task = ("--task", "sst-2", "--data-dir", made / "data", *SMALL)
+    argv = ("--teacher", tmp_path / "teacher", "--classifier", "learnt", "--output-dir", tmp_path / "student")
+    assert run(distill.main, *task, *argv) == 0
+    own = ("--task", "sst-2", "--data-dir", made / "data", "--model", tmp_path / "student", "--workers", 1)
+    assert run(energy.main, *own, "--time-steps", "1,2", "--output-dir", tmp_path / "a") == 0
+    distilled, found = (read(tmp_path / name / "energy.json") for name in ("student", "a"))
+    for key in ("time_steps", "ann_int8", "audit"):
+        assert distilled[key] == found[key], key
+    assert distilled["ann"]["memory_pj"] == found["ann"]["memory_pj"]
+    used = found["ann"]["synaptic_operations"]
+    assert used["Effective_MACs"] == used["Dense"], "an ordinary BERT has no weights of 0, the student does"
+    used = found["time_steps"]["2"]["synaptic_operations"]
+    assert 0 < used["Effective_ACs"] < 2 * used["Dense"]
+
+
 def test_three_commands_find_the_same(made, tmp_path, capsys):
     argv = (*where(made), "--teacher", made / "teacher", "--time-steps", "1,2")
     assert run(energy.main, *argv, "--ann", made / "ann", "--output-dir", tmp_path / "a") == 0

@@ -5,11 +5,14 @@ One table, never one number; the accountings are those of costs.py.
 
 from dataclasses import asdict, fields
 
+import numpy as np
+
+from ..arrays.tree import nest
 from ..config.models import BertConfig, StudentConfig
 from ..config.operators import OPERATORS
 from ..files.model_files import stored_bits
 from ..model.counting import Neuron
-from ..model.quantise import quantised
+from ..model.quantise import low_bit_names, quantised
 from .audit import audit, audit_table, by_kind
 from .costs import PRESETS, Model, ordinary_energy, spiking_energy
 
@@ -27,11 +30,16 @@ def spiking_model(student, how):
 
 
 def same_size(student, bits=None):
-    """The Model of an ordinary BERT of a student's size: its weights in the student's bits, 32 where those are few."""
+    """The Model of an ordinary BERT of a student's size: its weights in the student's bits, 32 where those are few.
+
+    None of its weights is 0, as many of a ternary student are.
+    """
     own = stored_bits(student.directory) if student.directory else {}
     shape = {f.name: getattr(student.config, f.name) for f in fields(BertConfig)}
     config = StudentConfig(**shape, activation="ann", intermediate_sizes=student.config.intermediate_sizes)
-    return Model(config, student.tree, {} if bits else {n: b for n, b in own.items() if b >= 8}, bits or 32)
+    low_bit, one = low_bit_names(student.config), np.ones(1, np.int8)
+    full = {n: np.broadcast_to(one, p.shape) if n in low_bit else p for n, p in student.parameters().items()}
+    return Model(config, nest(full), {} if bits else {n: b for n, b in own.items() if b >= 8}, bits or 32)
 
 
 def teacher_model(teacher):
