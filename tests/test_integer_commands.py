@@ -1,6 +1,6 @@
 """evaluate, predict and the Classifier in integers: the library's integer simulation, refused before anything runs."""
 
-import importlib
+import importlib.util
 import json
 from dataclasses import asdict
 
@@ -37,6 +37,26 @@ def test_a_classifier_answers_from_the_integer_simulation(p):
     assert [a["score"] for a in classify(TEXTS)] == pytest.approx(scores, abs=1e-6)
     assert not np.allclose(logits, floats, rtol=1e-5, atol=0)  # a classifier of 8 bits
     assert [a["score"] for a in nanospike.predict(p / "shift", TEXTS, 3, arithmetic="integer")] == pytest.approx(scores)
+
+
+def test_compiled_a_classifier_gives_the_same_answers(p, capsys):
+    """From the command line, too; without numba that says so."""
+    argv = ("--model", p / "shift", "--arithmetic", "integer", "--time-steps", 3, *TEXTS)
+    main = importlib.import_module("nanospike.predict").main
+    assert run(main, *argv) == 0
+    expected = capsys.readouterr().out
+    before = nanospike.Classifier(p / "shift", time_steps=3, arithmetic="integer")(TEXTS)
+    try:
+        if nanospike.use_fast(True):
+            assert nanospike.Classifier(p / "shift", time_steps=3, arithmetic="integer")(TEXTS) == before
+        status = run(main, "--fast", *argv)
+        said = capsys.readouterr()
+        if importlib.util.find_spec("numba"):
+            assert (status, said.out) == (0, expected)
+        else:
+            assert status == 2 and said.err.endswith("--fast: numba is not installed; pip install 'nanospike[fast]'\n")
+    finally:
+        nanospike.use_fast(False)
 
 
 def test_evaluate_says_that_it_was_integers(p, tmp_path, capsys):
