@@ -58,7 +58,7 @@ def test_the_page_of_numpy_repeats_every_spike_and_decision(name, p, tmp_path, m
         length = mask.sum()
         best, logits = there["run"](ids[:length], 5, segments[:length])
         assert best == sim.logits[5][i].argmax()
-        np.testing.assert_allclose(logits * there["file"]["logit_unit"] / 5, sim.logits[5][i], rtol=1e-6)
+        np.testing.assert_allclose(logits * there["logit_unit"] / 5, sim.logits[5][i], rtol=1e-6)
         assert there["history"].keys() == sim.probes.keys()
         for population, spikes in there["history"].items():
             expected = sim.probes[population]["spikes"][:, i, :length]
